@@ -1,0 +1,259 @@
+"""Frozen dataclasses <-> YAML: strict decoding, dotted overrides, stable content hash.
+
+Configurations are nested frozen dataclasses. As text they are YAML mappings in which a variant names its kind by `type:`
+
+    position: {type: rope, theta: 10000, scaling: {type: yarn, factor: 4.0, original_length: 128}}
+
+and `position: alibi` is short for `position: {type: alibi}`. Layers are merged as plain mappings (`merge`), lowest
+precedence first, and decoded once at the end; every mistake is a `ConfigError` that names the path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from jaxgpt import registry
+from jaxgpt.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+# --------------------------------------------------------------------------------------------------------------- YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.2) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise ConfigError(f"{self.name}, line {key_node.start_mark.line + 1}: {key!r} is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(text: str, name: str) -> Any:
+    loader = _Loader(text)
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    finally:
+        loader.dispose()
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. `include: [other.yaml]` merges other files (relative to this one) below it."""
+    path = Path(path)
+    try:
+        raw = _parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values")
+    included = raw.pop("include", [])
+    below: dict[str, Any] = {}
+    for name in [included] if isinstance(included, str) else included:
+        below = merge(below, read_yaml(path.parent / name))
+    return merge(below, raw)
+
+
+def write_yaml(raw: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, width=120)
+
+
+# ------------------------------------------------------------------------------------------------ layers and overrides
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` on top of `base`. Mappings merge key by key, except that another `type` replaces the whole mapping
+    (its old siblings would be stale), and so does a mapping whose values all name a type (one variant per layer kind)."""
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    if "type" in base and ("type" not in over or over["type"] != base["type"]):
+        variants = [value for value in over.values() if isinstance(value, Mapping) and "type" in value]
+        if "type" in over or (over and len(variants) == len(over) and not set(over) & set(base)):
+            return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = merge(merged[key], value) if key in merged else value
+    return merged
+
+
+def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, Any]]:
+    """`["train.steps=500", ...]` as pairs of path and value; values are YAML."""
+    pairs = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path or any(not part for part in path.split(".")):
+            raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, such as train.steps=500")
+        pairs.append((path, _parse(text, f"--set {path}")))
+    return pairs
+
+
+def override(raw: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """`raw` with every (dotted path, value) merged in, in order. Paths are checked when the result is decoded."""
+    merged = dict(raw)
+    for path, value in pairs:
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        merged = merge(_open_shorthand(merged, value), value)
+    return merged
+
+
+def _open_shorthand(raw: Any, over: Any) -> Any:
+    """`position: rope` becomes `position: {type: rope}` along the way of an override that goes below it."""
+    if not isinstance(over, Mapping):
+        return raw
+    if isinstance(raw, str):
+        raw = {"type": raw}
+    if not isinstance(raw, Mapping):
+        return raw
+    return {key: _open_shorthand(value, over[key]) if key in over else value for key, value in raw.items()}
+
+
+# ----------------------------------------------------------------------------------------------------- decode, encode
+
+
+@functools.cache
+def _fields(config_class: type) -> dict[str, tuple[dataclasses.Field, Any]]:
+    hints = typing.get_type_hints(config_class)
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(config_class) if field.init}
+
+
+def decode(kind: type[T], raw: Any, path: str = "") -> T:
+    """Build `kind` (a dataclass or a slot's base class) from plain YAML values; strict in keys, kinds and types."""
+    return _decode(kind, raw, path)
+
+
+def _decode(kind: Any, raw: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _decode_union(typing.get_args(kind), raw, path)
+    if origin is Literal:
+        options = typing.get_args(kind)
+        if raw not in options:
+            raise ConfigError(f"{path}: {raw!r} is not possible{nearest(str(raw), map(str, options))}")
+        return raw
+    if origin is tuple:
+        if not isinstance(raw, (list, tuple)):
+            raise ConfigError(f"{path}: expected a list, got {_shown(raw)}")
+        item = typing.get_args(kind)[0]
+        return tuple(_decode(item, value, f"{path}[{i}]") for i, value in enumerate(raw))
+    if origin in (dict, Mapping):
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, got {_shown(raw)}")
+        item = typing.get_args(kind)[1]
+        return {str(key): _decode(item, value, _join(path, key)) for key, value in raw.items()}
+    if dataclasses.is_dataclass(kind) or registry.slot_of(kind) is not None:
+        return _decode_dataclass(typing.cast(type, kind), raw, path)
+    return _decode_scalar(kind, raw, path)
+
+
+def _decode_union(options: tuple[Any, ...], raw: Any, path: str) -> Any:
+    if raw is None and type(None) in options:
+        return None
+    options = tuple(option for option in options if option is not type(None))
+    mappings = [option for option in options if typing.get_origin(option) in (dict, Mapping)]
+    if len(options) == 1:
+        return _decode(options[0], raw, path)
+    if mappings and isinstance(raw, Mapping) and "type" not in raw:
+        return _decode(mappings[0], raw, path)
+    rest = [option for option in options if option not in mappings]
+    for option in rest[:-1]:
+        try:
+            return _decode(option, raw, path)
+        except ConfigError:
+            continue
+    return _decode(rest[-1], raw, path)
+
+
+def _decode_dataclass(kind: type, raw: Any, path: str) -> Any:
+    where = registry.slot_of(kind)
+    if isinstance(raw, kind):
+        return raw
+    if where is not None and isinstance(raw, str):
+        raw = {"type": raw}
+    if not isinstance(raw, Mapping):
+        wanted = f"a {where.name}" if where else "a mapping"
+        raise ConfigError(f"{path or 'configuration'}: expected {wanted}, got {_shown(raw)}")
+    raw = dict(raw)
+    if where is not None:
+        if "type" not in raw:
+            raise ConfigError(f"{path}: needs `type:`{nearest('', registry.kinds(kind))}")
+        kind = registry.lookup(where.base, raw.pop("type"), _join(path, "type"))
+    fields = _fields(kind)
+    for key in raw:
+        if key not in fields:
+            raise ConfigError(f"{_join(path, key)}: no such key{nearest(str(key), fields)}")
+    values = {key: _decode(fields[key][1], value, _join(path, key)) for key, value in raw.items()}
+    for name, (field, _) in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise ConfigError(f"{_join(path, name)}: must be given")
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:  # what a __post_init__ says of its own values
+        raise ConfigError(f"{path or 'configuration'}: {error}") from None
+
+
+def _decode_scalar(kind: Any, raw: Any, path: str) -> Any:
+    if kind is Any:
+        return raw
+    if kind is float and isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        if not math.isfinite(raw):
+            raise ConfigError(f"{path}: expected a finite number, got {raw}")
+        return float(raw)
+    if isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)):
+        return raw
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    raise ConfigError(f"{path}: expected {names.get(kind, kind)}, got {_shown(raw)}")
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _shown(raw: Any) -> str:
+    return "nothing (null)" if raw is None else repr(raw)
+
+
+def encode(config: Any) -> Any:
+    """Plain YAML values of a config, complete with defaults and kinds: `decode(type(config), encode(config)) == config`."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values = {name: encode(getattr(config, name)) for name in _fields(type(config))}
+        if registry.slot_of(type(config)) is not None:
+            return {"type": registry.kind_of(config), **values}
+        return values
+    if isinstance(config, (list, tuple)):
+        return [encode(value) for value in config]
+    if isinstance(config, Mapping):
+        return {key: encode(value) for key, value in config.items()}
+    return config
+
+
+def content_hash(config: Any, length: int = 8) -> str:
+    """Hexadecimal digest of what a config says, whatever the order of its keys; the same in every process."""
+    text = json.dumps(encode(config), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

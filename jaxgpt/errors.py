@@ -1,0 +1,48 @@
+"""What a user can get wrong, as exceptions whose message is all the user needs to read.
+
+Every command line turns a `UserError` into one line on standard error and the exception's `exit_code`; anything else is a
+fault of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message names the thing, its place and the way out."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be built: unknown key or kind, wrong type, impossible combination."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A corpus or tokenizer that cannot serve: missing file, no text, documents too short, wrong tokenizer."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or belongs to something else."""
+
+
+class TrainingError(UserError):
+    """Training had to stop: the loss is no longer a number."""
+
+
+class Interrupted(UserError):
+    """Ctrl-C or SIGTERM arrived; the state was saved."""
+
+    exit_code = 130
+
+
+def nearest(name: str, existing: Iterable[str]) -> str:
+    """`; did you mean 'x'? (there are: a, b, x)`: the tail every unknown-name message shares."""
+    names = sorted(map(str, existing))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} (there are: {', '.join(names) or 'none'})"

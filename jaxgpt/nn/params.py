@@ -1,0 +1,27 @@
+"""How parameters are drawn: by name, so that two variants with one seed draw the same values for all they share."""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+Axes = tuple[str | None, ...]
+
+
+def named(key: Array, name: str) -> Array:
+    """A key that depends on `key` and on the parameter's name only."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def normal(key: Array, name: str, shape: tuple[int, ...], axes: Axes, std: float = 0.02) -> nnx.Param:
+    """A float32 parameter drawn from N(0, std); `axes` names each dimension for the sharding table."""
+    return nnx.Param(std * jax.random.normal(named(key, name), shape, jnp.float32), axes=axes)
+
+
+def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
+    """A float32 parameter that starts at one value everywhere (biases, gains)."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)

@@ -1,0 +1,106 @@
+"""The one interface between positions and models, and the encoding that changes nothing (NoPE).
+
+Shapes: B batch, T query tokens, S key tokens, D model width, N heads, K key-value heads, H head width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxgpt.registry import register, slot
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """Where tokens are. Masks, encodings and caches see nothing else."""
+
+    position: Array  # [B, T] what an encoding sees: restarts with each document, may be randomised
+    index: Array  # [B, T] order in the row: causality and windows
+    segment: Array  # [B, T] document within the row, 0 for padding
+
+    @classmethod
+    def of(cls, tokens_BT: Array) -> Positions:
+        """One document per row, counted from 0."""
+        index = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None], tokens_BT.shape)
+        return cls(position=index, index=index, segment=jnp.ones_like(index))
+
+    @classmethod
+    def packed(cls, segment_BT: Array) -> Positions:
+        """Several documents per row, given by their segment numbers (0 is padding); positions restart with each."""
+        index = jnp.broadcast_to(jnp.arange(segment_BT.shape[1], dtype=jnp.int32)[None], segment_BT.shape)
+        before = jnp.pad(segment_BT, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+        start = jax.lax.cummax(jnp.where(segment_BT != before, index, 0), axis=1)
+        return cls(position=index - start, index=index, segment=segment_BT)
+
+    @classmethod
+    def empty(cls, batch: int, length: int) -> Positions:
+        """Nothing there yet: the positions of an empty cache."""
+        zeros = jnp.zeros((batch, length), jnp.int32)
+        return cls(zeros, zeros, zeros)
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionDims:
+    """What an encoding may know of the model it serves."""
+
+    width: int  # model width D
+    head_dim: int  # width of what is rotated: latent attention passes its rope width
+    num_heads: int
+    train_length: int  # tokens a training sequence holds
+    causal: bool = True
+
+
+@slot("position", package="jaxgpt.nn.position")
+@dataclasses.dataclass(frozen=True)
+class PositionConfig:
+    """How a model knows where its tokens are."""
+
+    def make(self, dims: PositionDims, key: Array) -> PositionEncoding:
+        """Build the module. Raises ValueError where the config does not fit `dims`."""
+        raise TypeError(f"{type(self).__qualname__} must define make()")
+
+
+class PositionEncoding(nnx.Module):
+    """NoPE: changes nothing. Other encodings override what they need; attention knows none of them by name.
+
+    The class attributes say what holds for an encoding; the contract test holds it to them, and attention reads
+    `has_bias` and `rotates_by_length`.
+    """
+
+    has_bias: bool = False  # bias() returns something
+    rotates_by_length: bool = False  # keys depend on the whole length (dynamic NTK): cache them unrotated
+    shift_invariant: bool = True  # moving all positions by the same number changes no score
+    max_length: int | None = None  # positions from here on have no value (learned); None: any position has one
+
+    def assign(self, positions: Positions, key: Array | None) -> Positions:
+        """Positions as the encoding sees them (randomised positions change them here)."""
+        return positions
+
+    def embed(self, x_BTD: Array, positions: Positions) -> Array:
+        """Token embeddings with what depends on their position."""
+        return x_BTD
+
+    def queries(self, q_BTNH: Array, positions: Positions) -> Array:
+        return q_BTNH
+
+    def keys(self, k_BSKH: Array, positions: Positions) -> Array:
+        return k_BSKH
+
+    def bias(self, q: Positions, k: Positions) -> Array:
+        """float32 [B or 1, N, T, S], added to scores after 1/sqrt(H). Called on blocks, and only when `has_bias`."""
+        raise AssertionError("bias() is called only when has_bias")
+
+
+@register("nope")
+@dataclasses.dataclass(frozen=True)
+class NopeConfig(PositionConfig):
+    """No positional encoding: only the causal mask tells order (Haviv et al. 2022, arXiv:2203.16634)."""
+
+    def make(self, dims: PositionDims, key: Array) -> PositionEncoding:
+        return PositionEncoding()
