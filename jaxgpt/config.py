@@ -1,6 +1,6 @@
 """Frozen dataclasses <-> YAML: strict decoding, dotted overrides, stable content hash.
 
-Configurations are nested frozen dataclasses. As text they are YAML mappings in which a variant names its kind by `type:`
+Configurations are nested frozen dataclasses. As text they are YAML mappings in which a variant names its kind:
 
     position: {type: rope, theta: 10000, scaling: {type: yarn, factor: 4.0, original_length: 128}}
 
@@ -85,8 +85,8 @@ def write_yaml(raw: Mapping[str, Any]) -> str:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` on top of `base`. Mappings merge key by key, except that another `type` replaces the whole mapping
-    (its old siblings would be stale), and so does a mapping whose values all name a type (one variant per layer kind)."""
+    """`over` on top of `base`, key by key. Another `type` replaces a mapping whole (its old siblings would be stale),
+    and so does a mapping whose values all name a type (one variant per layer kind)."""
     if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
         return over
     if "type" in base and ("type" not in over or over["type"] != base["type"]):
@@ -134,6 +134,28 @@ def _open_shorthand(raw: Any, over: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------- decode, encode
 
 
+class FrozenMapping(Mapping[str, T]):
+    """A mapping that cannot change and can be hashed: what a config field of mapping type holds."""
+
+    def __init__(self, items: Mapping[str, T] | Iterable[tuple[str, T]] = ()):
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> T:
+        return self._items[key]
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"FrozenMapping({self._items!r})"
+
+
 @functools.cache
 def _fields(config_class: type) -> dict[str, tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(config_class)
@@ -163,7 +185,7 @@ def _decode(kind: Any, raw: Any, path: str) -> Any:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path}: expected a mapping, got {_shown(raw)}")
         item = typing.get_args(kind)[1]
-        return {str(key): _decode(item, value, _join(path, key)) for key, value in raw.items()}
+        return FrozenMapping({str(key): _decode(item, value, _join(path, key)) for key, value in raw.items()})
     if dataclasses.is_dataclass(kind) or registry.slot_of(kind) is not None:
         return _decode_dataclass(typing.cast(type, kind), raw, path)
     return _decode_scalar(kind, raw, path)
@@ -240,20 +262,33 @@ def _shown(raw: Any) -> str:
 
 
 def encode(config: Any) -> Any:
-    """Plain YAML values of a config, complete with defaults and kinds: `decode(type(config), encode(config)) == config`."""
+    """Plain YAML values of a config, complete with defaults and kinds; `decode` turns them back into its equal."""
+    return _encode(config, hashed_only=False)
+
+
+def _encode(config: Any, hashed_only: bool) -> Any:
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        values = {name: encode(getattr(config, name)) for name in _fields(type(config))}
+        values = {
+            name: _encode(getattr(config, name), hashed_only)
+            for name, (field, _) in _fields(type(config)).items()
+            if field.metadata.get("hashed", True) or not hashed_only
+        }
         if registry.slot_of(type(config)) is not None:
             return {"type": registry.kind_of(config), **values}
         return values
     if isinstance(config, (list, tuple)):
-        return [encode(value) for value in config]
+        return [_encode(value, hashed_only) for value in config]
     if isinstance(config, Mapping):
-        return {key: encode(value) for key, value in config.items()}
+        return {key: _encode(value, hashed_only) for key, value in config.items()}
     return config
+
+
+def unhashed(default: Any) -> Any:
+    """A dataclass field that changes no result (how often to log, say) and so stays out of the content hash."""
+    return dataclasses.field(default=default, metadata={"hashed": False})
 
 
 def content_hash(config: Any, length: int = 8) -> str:
     """Hexadecimal digest of what a config says, whatever the order of its keys; the same in every process."""
-    text = json.dumps(encode(config), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_encode(config, hashed_only=True), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]

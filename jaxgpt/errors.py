@@ -1,7 +1,7 @@
 """What a user can get wrong, as exceptions whose message is all the user needs to read.
 
-Every command line turns a `UserError` into one line on standard error and the exception's `exit_code`; anything else is a
-fault of the program and keeps its traceback.
+Every command line turns a `UserError` into one line on standard error and the exception's `exit_code`; anything else is
+a fault of the program and keeps its traceback.
 """
 
 from __future__ import annotations

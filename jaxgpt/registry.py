@@ -52,7 +52,7 @@ def register(kind: str) -> Callable[[C], C]:
     """Class decorator: the decorated frozen dataclass is the variant `kind` of the slot whose base it extends."""
 
     def add(config_class: C) -> C:
-        if not dataclasses.is_dataclass(config_class):
+        if "__dataclass_fields__" not in vars(config_class):
             raise TypeError(f"{config_class.__qualname__}: put @register above @dataclass(frozen=True)")
         where = slot_of(config_class)
         if where is None:
@@ -111,7 +111,7 @@ def kind_of(config: Any) -> str:
 
 
 def lookup(base: type, kind: Any, path: str) -> type:
-    """The config class of `kind`; a wrong name raises ConfigError naming `path`, what exists and the nearest spelling."""
+    """The config class of `kind`. A wrong name raises ConfigError with `path`, what exists and the nearest spelling."""
     existing = kinds(base)
     if kind not in existing:
         where = slot_of(base)
