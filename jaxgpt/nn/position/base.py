@@ -1,6 +1,7 @@
 """The one interface between positions and models, and the encoding that changes nothing (NoPE).
 
-Shapes: B batch, T query tokens, S key tokens, D model width, N heads, K key-value heads, H head width.
+Shapes: B batch, T query tokens, S key tokens, D model width, N heads, K key-value heads, H head width. Positions may
+have a leading dimension of 1 where one row serves the whole batch; whatever is computed from them broadcasts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxgpt.errors import ConfigError
 from jaxgpt.registry import register, slot
 
 
@@ -20,14 +22,14 @@ from jaxgpt.registry import register, slot
 class Positions:
     """Where tokens are. Masks, encodings and caches see nothing else."""
 
-    position: Array  # [B, T] what an encoding sees: restarts with each document, may be randomised
-    index: Array  # [B, T] order in the row: causality and windows
-    segment: Array  # [B, T] document within the row, 0 for padding
+    position: Array  # [B or 1, T] what an encoding sees: restarts with each document, may be randomised
+    index: Array  # [B or 1, T] order in the row: causality and windows
+    segment: Array  # [B or 1, T] document within the row, 0 for padding
 
     @classmethod
     def of(cls, tokens_BT: Array) -> Positions:
-        """One document per row, counted from 0."""
-        index = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None], tokens_BT.shape)
+        """One document per row, counted from 0: arrays [1, T], so tables and biases are made once for the batch."""
+        index = jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None]
         return cls(position=index, index=index, segment=jnp.ones_like(index))
 
     @classmethod
@@ -43,6 +45,19 @@ class Positions:
         """Nothing there yet: the positions of an empty cache."""
         zeros = jnp.zeros((batch, length), jnp.int32)
         return cls(zeros, zeros, zeros)
+
+    def lengths(self) -> Array:
+        """[B or 1, T] for each token one more than the last position of its document among these tokens.
+
+        In a full pass that is the document's length. In a cached step the newest tokens are among the queries as well
+        as among the cached keys, so both sides find the same number. Documents need not lie together (ring buffers).
+        """
+
+        def row(segment: Array, position: Array) -> Array:
+            segments, order = jax.lax.sort((segment, position), num_keys=2)
+            return order[jnp.searchsorted(segments, segment, side="right") - 1] + 1
+
+        return jax.vmap(row)(self.segment, self.position)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +77,14 @@ class PositionConfig:
     """How a model knows where its tokens are."""
 
     def make(self, dims: PositionDims, key: Array) -> PositionEncoding:
-        """Build the module. Raises ValueError where the config does not fit `dims`."""
+        """Build the module. Raises ConfigError where the config does not fit `dims`."""
         raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    @classmethod
+    def examples(cls) -> tuple[PositionConfig, ...]:
+        """Configurations that together exercise the encoding: what the contract test builds. The default is enough for
+        most; override it where fields have no default or choose between forms."""
+        return (cls(),)
 
 
 class PositionEncoding(nnx.Module):
@@ -77,6 +98,19 @@ class PositionEncoding(nnx.Module):
     rotates_by_length: bool = False  # keys depend on the whole length (dynamic NTK): cache them unrotated
     shift_invariant: bool = True  # moving all positions by the same number changes no score
     max_length: int | None = None  # positions from here on have no value (learned); None: any position has one
+    way_out: str = "shorten the sequence or choose an encoding without a limit, such as rope or alibi"
+
+    def check_range(self, length: int) -> None:
+        """Raise ConfigError if a sequence of `length` tokens has positions without a value.
+
+        Compiled code cannot raise, and JAX's gather would clamp silently: whoever knows a length before compilation
+        (the static T of a full pass, the capacity of a cache) asks here.
+        """
+        if self.max_length is not None and length > self.max_length:
+            raise ConfigError(
+                f"position: {type(self).__name__.lower()} has values for {self.max_length} positions, "
+                f"and {length} are needed; {self.way_out}"
+            )
 
     def assign(self, positions: Positions, key: Array | None) -> Positions:
         """Positions as the encoding sees them (randomised positions change them here)."""
