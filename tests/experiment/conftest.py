@@ -1,0 +1,68 @@
+"""Synthetic results: the small trial's losses with noise from seed to seed; the truth behind each claim is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from jaxgpt.experiment.results import Results, Row
+
+LENGTH = 128
+CONTEXTS = (32, 64, 128, 256, 512, 1024, 2048)
+TRIAL: dict[str, tuple[float, ...]] = {
+    "sinusoidal": (3.598, 3.546, 3.564, 4.178, 4.173, 4.176, 4.18),
+    "rope": (3.270, 3.171, 3.164, 3.465, 3.800, 4.030, 4.15),
+    "alibi": (3.499, 3.445, 3.444, 3.447, 3.449, 3.450, 3.450),
+    "nope": (3.743, 3.745, 3.789, 3.833, 3.863, 3.879, 3.89),
+    "yarn": (3.31, 3.22, 3.201, 3.203, 3.204, 3.696, 3.9),
+}
+WINDOWS: dict[str, tuple[float, ...]] = {  # non-overlapping, at L, 2L, 4L
+    "sinusoidal": (3.66, 4.10, 4.25),
+    "rope": (3.26, 3.42, 3.70),
+    "alibi": (3.54, 3.49, 3.47),
+    "nope": (3.87, 3.86, 3.87),
+    "yarn": (3.30, 3.25, 3.23),
+}
+
+
+def make_results(
+    seeds: int = 3,
+    noise: float = 0.004,
+    generator: int = 0,
+    fixed: Mapping[str, tuple[float, ...]] = TRIAL,
+    windows: Mapping[str, tuple[float, ...]] = WINDOWS,
+    baseline: bool = True,
+) -> Results:
+    """Results of every arm: the trial's loss + an effect of the seed + noise of each measurement."""
+    random = np.random.default_rng(generator)
+    rows = []
+    for seed in range(seeds):
+        effect = random.normal(0, 0.02)
+        for metric, contexts, table in (
+            ("fixed_target", CONTEXTS, fixed),
+            ("non_overlapping", (LENGTH, 2 * LENGTH, 4 * LENGTH), windows),
+        ):
+            for variant, losses in table.items():
+                for context, loss in zip(contexts, losses, strict=False):
+                    value = loss + effect + random.normal(0, noise)
+                    rows += [
+                        Row("trial", variant, seed, f"{metric}_nll", context, value, "nats/token"),
+                        Row("trial", variant, seed, f"{metric}_bits_per_byte", context, value / 1.9, "bits/byte"),
+                    ]
+        for variant in fixed:
+            for position in range(16, 4 * LENGTH + 1, 16):
+                over = max(0.0, np.log2(position / LENGTH)) * (0.3 if variant in ("rope", "sinusoidal") else 0.01)
+                value = fixed[variant][2] + 1.5 / position**0.5 + over + effect + random.normal(0, 0.05)
+                rows.append(Row("trial", variant, seed, "position_nll", position, value, "nats/token"))
+    if baseline:
+        rows += [Row("trial", "5-gram", 0, "fixed_target_nll", c, 3.62, "nats/token") for c in CONTEXTS]
+        rows += [Row("trial", "5-gram", 0, "non_overlapping_nll", c, 3.66, "nats/token") for c in CONTEXTS[2:5]]
+    return Results(rows, LENGTH, variants=tuple(fixed))
+
+
+@pytest.fixture
+def trial() -> Callable[..., Results]:
+    """`make_results`, as a fixture so that tests need no import of this file."""
+    return make_results
