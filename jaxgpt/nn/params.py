@@ -17,11 +17,15 @@ def named(key: Array, name: str) -> Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def normal(key: Array, name: str, shape: tuple[int, ...], axes: Axes, std: float = 0.02) -> nnx.Param:
-    """A float32 parameter drawn from N(0, std); `axes` names each dimension for the sharding table."""
-    return nnx.Param(std * jax.random.normal(named(key, name), shape, jnp.float32), axes=axes)
+def normal(
+    key: Array, name: str, shape: tuple[int, ...], axes: Axes, std: float = 0.02, decay: bool = True
+) -> nnx.Param:
+    """A float32 parameter drawn from N(0, std). `axes` names each dimension for the sharding table; `decay` tells the
+    optimizer that this is a matrix, which weight decay may shrink.
+    """
+    return nnx.Param(std * jax.random.normal(named(key, name), shape, jnp.float32), axes=axes, decay=decay)
 
 
 def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
-    """A float32 parameter that starts at one value everywhere (biases, gains)."""
-    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
+    """A float32 parameter that starts at one value everywhere (biases, gains); weight decay leaves it alone."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)

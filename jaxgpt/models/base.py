@@ -1,0 +1,85 @@
+"""The slot of models, and what every model returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import Array
+
+from jaxgpt.nn.position.base import Positions
+from jaxgpt.registry import slot
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """The states of all layers, stacked, and how many tokens they hold."""
+
+    layers: Any  # every leaf [layers, B, ...]
+    at: Array  # int32 scalar: where the next tokens go
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a model returns."""
+
+    logits: Array  # float32 [B, T, V]
+    cache: Cache | None
+    aux: dict[str, Array]  # statistics of every layer, stacked: [layers, ...]
+
+
+class Model(nnx.Module):
+    """A language model: a pure function of its parameters and arguments."""
+
+    max_length: int | None = None  # the longest context its positional encoding has values for
+
+    def __call__(
+        self,
+        tokens_BT: Array,
+        positions: Positions | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
+        logits_from: int | None = None,
+    ) -> Output:
+        raise AssertionError("every model defines __call__")
+
+    def hidden(
+        self,
+        tokens_BT: Array,
+        positions: Positions | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Cache | None, dict[str, Array]]:
+        """What the head reads, [B, T, D], with cache and aux: for losses that never hold all logits."""
+        raise AssertionError("every model defines hidden")
+
+    def head(self) -> Array:
+        """The matrix [D, V] that turns hidden states into logits."""
+        raise AssertionError("every model defines head")
+
+
+@slot("model", package="jaxgpt.models")
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """How layers are stacked into a language model."""
+
+    vocab_size: int | None = None  # None: the tokenizer's
+    train_length: int | None = None  # tokens per training sequence; None: data.sequence_length
+
+    def make(self, key: Array) -> Any:
+        """Build the model with parameters drawn from `key`. Raises ConfigError where a size is missing."""
+        raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Model FLOPs to train on one token, forward and backward."""
+        raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
+
+
+def parameter_count(model: Any) -> int:
+    """Number of trained scalars of a model, real or abstract (`jax.eval_shape(config.make, key)`)."""
+    leaves = jax.tree.leaves(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return sum(leaf.size for leaf in leaves if isinstance(leaf, nnx.Param))

@@ -1,0 +1,263 @@
+"""The decoder-only language model (GPT): embedding, blocks, head.
+
+Layers are stacked in repeating groups: `pattern: [local, local, global]` names the kind of each layer of a group, and
+`position` and `window` may be mappings from these kinds. All layers' parameters are stacked, [layers, ...].
+
+Shapes: B batch, T tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.models.base import Cache, Model, ModelConfig, Output
+from jaxgpt.nn.attention.multi_head import AttentionConfig
+from jaxgpt.nn.block import Block, NormPlacement, dropout
+from jaxgpt.nn.feedforward.base import FeedForwardConfig
+from jaxgpt.nn.feedforward.dense import DenseConfig
+from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerConfig, MixerContext
+from jaxgpt.nn.norm import LayerNormConfig, NormConfig
+from jaxgpt.nn.params import named, normal
+from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
+from jaxgpt.nn.position.rotary import RopeConfig
+from jaxgpt.registry import register
+
+T = TypeVar("T")
+
+
+@register("decoder")
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(ModelConfig):
+    """Decoder-only Transformer (Radford et al. 2019, GPT-2); by configuration also the block of Vaswani et al. 2017
+    (arXiv:1706.03762) and of LLaMA (Touvron et al. 2023, arXiv:2302.13971).
+    """
+
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int | None = None  # None: as many as heads
+    width: int = 128
+    head_dim: int | None = None  # None: width / num_heads
+    pattern: tuple[str, ...] = ("global",)  # the kind of each layer of a repeating group
+    position: PositionConfig | Mapping[str, PositionConfig] = RopeConfig()
+    window: int | None | Mapping[str, int | None] = None  # tokens a query sees, its own included
+    mixer: MixerConfig = AttentionConfig()
+    feedforward: FeedForwardConfig = DenseConfig()
+    norm: NormConfig = LayerNormConfig()
+    norm_placement: NormPlacement = "pre"
+    bias: bool = False
+    tie_embeddings: bool = True  # the head is the transposed embedding
+    embedding_scale: Literal["one", "sqrt_width"] = "one"  # sqrt_width: Vaswani et al. 2017, section 3.4
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    init_std: float = 0.02
+    scale_residual_init: bool = True  # GPT-2: what writes to the residual stream starts 1/sqrt(2 layers) smaller
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    layers: Literal["scan", "unroll"] | None = None  # None: unrolled on CPU, scanned on accelerators
+    remat: bool = False  # recompute each layer's activations in the backward pass
+
+    def __post_init__(self):
+        for name in ("num_layers", "num_heads", "width", "vocab_size", "train_length", "num_kv_heads", "head_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.head_dim is None and self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} does not divide width {self.width}; choose a divisor or give head_dim"
+            )
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise ValueError(f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}")
+        if not self.pattern or self.num_layers % len(self.pattern):
+            raise ValueError(f"pattern of {len(self.pattern)} layers does not divide num_layers {self.num_layers}")
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name in ("position", "window"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping) and set(value) != set(self.pattern):
+                raise ValueError(
+                    f"{name} names the layer kinds {sorted(value)}, but the pattern has {sorted(set(self.pattern))}"
+                )
+        for kind in self.kinds:  # an encoding that cannot serve these heads says so before anything runs
+            jax.eval_shape(lambda kind=kind: _of_kind(self.position, kind).make(self.position_dims, jax.random.key(0)))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The layer kinds of the pattern, each once."""
+        return tuple(dict.fromkeys(self.pattern))
+
+    @property
+    def layer_dims(self) -> LayerDims:
+        residual = self.init_std / math.sqrt(2 * self.num_layers) if self.scale_residual_init else self.init_std
+        return LayerDims(
+            width=self.width,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads or self.num_heads,
+            head_dim=self.head_dim or self.width // self.num_heads,
+            bias=self.bias,
+            dropout=self.attention_dropout,
+            init_std=self.init_std,
+            residual_std=residual,
+        )
+
+    @property
+    def position_dims(self) -> PositionDims:
+        dims = self.layer_dims
+        return PositionDims(self.width, dims.head_dim, dims.num_heads, self.train_length or 1024, causal=True)
+
+    def make(self, key: Array) -> Decoder:
+        if self.vocab_size is None:
+            raise ConfigError("model.vocab_size: not known; give it, or use a tokenizer whose size is known")
+        if self.train_length is None:
+            raise ConfigError("model.train_length: not known; give it or data.sequence_length")
+        return Decoder(self, key=key)
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Multiply-adds times two of every matrix product, three times for forward and backward. Attention counts all
+        pairs of a sequence, hidden ones too, as Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
+        """
+        assert self.vocab_size is not None
+        dims = self.layer_dims
+        projections = 2 * self.width * dims.head_dim * (2 * dims.num_heads + 2 * dims.num_kv_heads)
+        scores = 4 * sequence_length * dims.num_heads * dims.head_dim
+        layer = projections + scores + self.feedforward.flops_per_token(self.width)
+        return 3 * (self.num_layers * layer + 2 * self.width * self.vocab_size)
+
+
+def _of_kind(value: T | Mapping[str, T], kind: str) -> T:
+    return value[kind] if isinstance(value, Mapping) else value
+
+
+class Decoder(Model):
+    """See `DecoderConfig`. Parameters: `embedding`, `position/...`, `blocks/...`, `final_norm/...`, `head_matrix`."""
+
+    def __init__(self, config: DecoderConfig, *, key: Array):
+        self.config = config
+        width, vocab_size, dims = config.width, config.vocab_size, config.layer_dims
+        assert vocab_size is not None
+        self.embedding = normal(key, "embedding", (vocab_size, width), ("vocab", "embed"), config.init_std)
+        if isinstance(config.position, Mapping):
+            encodings = {
+                kind: config.position[kind].make(config.position_dims, named(named(key, "position"), kind))
+                for kind in config.kinds
+            }
+            self.position = nnx.Dict(encodings)
+        else:
+            self.position = config.position.make(config.position_dims, named(key, "position"))
+
+        def block(key: Array) -> Block:
+            parts = (config.mixer, config.feedforward, config.norm, config.norm_placement, config.residual_dropout)
+            return Block(*parts, dims, key=key)
+
+        self.blocks = jax.vmap(block)(jax.random.split(named(key, "blocks"), config.num_layers))
+        # Post-norm blocks end in a norm already.
+        self.final_norm = config.norm.make(width, config.bias) if config.norm_placement == "pre" else None
+        self.head_matrix = None
+        if not config.tie_embeddings:
+            self.head_matrix = normal(key, "head", (width, vocab_size), ("embed", "vocab"), config.init_std)
+
+    def encoding(self, kind: str) -> PositionEncoding:
+        """The positional encoding of a layer kind."""
+        return self.position[kind] if isinstance(self.position, nnx.Dict) else self.position
+
+    @property
+    def max_length(self) -> int | None:  # type: ignore[override]
+        limits = [self.encoding(kind).max_length for kind in self.config.kinds]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `length` tokens of `batch` sequences."""
+        one = self.blocks.mixer.init_state(batch, length, jnp.dtype(self.config.compute_dtype))
+        layers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (self.config.num_layers, *leaf.shape)), one)
+        return Cache(layers, jnp.int32(0))
+
+    def __call__(
+        self,
+        tokens_BT: Array,
+        positions: Positions | None = None,
+        cache: Cache | None = None,
+        key: Array | None = None,
+        logits_from: int | None = None,
+    ) -> Output:
+        """Logits of the next token at every position, or from position `logits_from` on.
+
+        tokens_BT: int [B, T]. positions: where the tokens are; one document per row without it. cache: of `init_cache`
+        or an earlier call. key: randomness of dropout; without it there is none. Raises ContextTooLong where the
+        positional encoding has no values for T tokens.
+        """
+        x_BTD, cache, aux = self.hidden(tokens_BT, positions, cache, key)
+        if logits_from is not None:
+            x_BTD = x_BTD[:, logits_from:]
+        flat = x_BTD.reshape(-1, x_BTD.shape[-1])
+        logits = jnp.dot(flat, self.head().astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+        return Output(logits.reshape(*x_BTD.shape[:2], -1), cache, aux)
+
+    def head(self) -> Array:
+        return self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]
+
+    def hidden(self, tokens_BT, positions=None, cache=None, key=None):
+        config = self.config
+        positions = self._positions(tokens_BT, positions, cache)
+        where = {kind: self.encoding(kind).assign(positions, _subkey(key, "positions")) for kind in config.kinds}
+        x_BTD = self.embedding[...][tokens_BT].astype(config.compute_dtype)
+        if config.embedding_scale == "sqrt_width":
+            x_BTD = x_BTD * jnp.asarray(math.sqrt(config.width), x_BTD.dtype)
+        for kind in config.kinds if isinstance(self.position, nnx.Dict) else config.kinds[:1]:
+            x_BTD = self.encoding(kind).embed(x_BTD, where[kind])
+        x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
+        x_BTD, layers, aux = self._stack(x_BTD, where, cache, key)
+        if cache is not None:
+            cache = Cache(layers, cache.at + tokens_BT.shape[1])
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
+
+    def _positions(self, tokens_BT: Array, positions: Positions | None, cache: Cache | None) -> Positions:
+        # Shapes are known before compilation; positions inside a cache are not, so its whole length must have values.
+        length = tokens_BT.shape[1] if cache is None else jax.tree.leaves(cache.layers)[0].shape[2]
+        for kind in self.config.kinds:
+            self.encoding(kind).check_range(length)
+        if positions is None:
+            positions = Positions.of(tokens_BT)
+            if cache is not None:
+                index = positions.index + cache.at
+                positions = Positions(index, index, positions.segment)
+        return positions
+
+    def _stack(self, x_BTD: Array, where: Mapping[str, Positions], cache: Cache | None, key: Array | None) -> Any:
+        """All blocks in order, in groups of the pattern: (x, states, aux), the latter two stacked by layer."""
+        config, size = self.config, len(self.config.pattern)
+        at = None if cache is None else cache.at
+        states = None if cache is None else cache.layers
+        numbers = jnp.arange(config.num_layers)
+
+        def group(x, group_leaves):
+            results = []
+            for i, kind in enumerate(config.pattern):
+                block, state, number = jax.tree.map(lambda leaf, i=i: leaf[i], group_leaves)
+                layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
+                mask = Mask(_of_kind(config.window, kind))
+                context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key)
+                x, state, aux = block(x, context, state)
+                results.append((state, aux))
+            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+        leaves = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (self.blocks, states, numbers)
+        )
+        unrolled = config.layers == "unroll" or (config.layers is None and jax.default_backend() == "cpu")
+        body = jax.checkpoint(group) if config.remat else group
+        x_BTD, stacked = jax.lax.scan(body, x_BTD, leaves, unroll=unrolled)
+        states, aux = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
+        return x_BTD, states, aux
+
+
+def _subkey(key: Array | None, name: str) -> Array | None:
+    return None if key is None else named(key, name)

@@ -1,0 +1,49 @@
+"""Two linear maps with an activation between them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import nnx
+from jax import Array
+
+from jaxgpt.nn.activation import ACTIVATIONS, Activation
+from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
+from jaxgpt.nn.mixer.base import LayerDims
+from jaxgpt.nn.params import constant, normal
+from jaxgpt.ops.linear import linear
+from jaxgpt.registry import register
+
+
+@register("dense")
+@dataclasses.dataclass(frozen=True)
+class DenseConfig(FeedForwardConfig):
+    """activation(x W1 + b1) W2 + b2 (Vaswani et al. 2017, arXiv:1706.03762, equation 2)."""
+
+    activation: Activation = "gelu_tanh"
+    hidden: int | None = None  # hidden width; without it multiplier * width
+    multiplier: float = 4.0
+
+    def __post_init__(self):
+        check_hidden(self.hidden, self.multiplier)
+
+    def make(self, dims: LayerDims, key: Array) -> Dense:
+        return Dense(self, dims, key)
+
+    def flops_per_token(self, width: int) -> int:
+        return 4 * width * hidden_width(self.hidden, self.multiplier, width, 1)
+
+
+class Dense(nnx.Module):
+    def __init__(self, config: DenseConfig, dims: LayerDims, key: Array):
+        hidden = hidden_width(config.hidden, config.multiplier, dims.width, 1)
+        self.activation = config.activation
+        self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
+        self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
+        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
+        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if dims.bias else None
+
+    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
+        hidden = linear(x_BTD, self.up[...], None if self.up_bias is None else self.up_bias[...])
+        hidden = ACTIVATIONS[self.activation](hidden)
+        return linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...]), {}

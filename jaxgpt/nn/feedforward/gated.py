@@ -1,0 +1,55 @@
+"""A gated linear unit in the feed-forward layer (SwiGLU, GeGLU)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import nnx
+from jax import Array
+
+from jaxgpt.nn.activation import ACTIVATIONS, Activation
+from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
+from jaxgpt.nn.mixer.base import LayerDims
+from jaxgpt.nn.params import constant, normal
+from jaxgpt.ops.linear import linear
+from jaxgpt.registry import register
+
+
+@register("gated")
+@dataclasses.dataclass(frozen=True)
+class GatedConfig(FeedForwardConfig):
+    """(activation(x W_gate) * x W_up) W_down (Shazeer 2020, arXiv:2002.05202, equation 6)."""
+
+    activation: Activation = "silu"
+    hidden: int | None = None  # hidden width; without it multiplier * width, rounded up to `multiple_of`
+    multiplier: float = 8 / 3  # as many parameters as a dense layer of 4
+    multiple_of: int = 8
+
+    def __post_init__(self):
+        check_hidden(self.hidden, self.multiplier)
+        if self.multiple_of < 1:
+            raise ValueError(f"multiple_of must be at least 1, got {self.multiple_of}")
+
+    def make(self, dims: LayerDims, key: Array) -> Gated:
+        return Gated(self, dims, key)
+
+    def flops_per_token(self, width: int) -> int:
+        return 6 * width * hidden_width(self.hidden, self.multiplier, width, self.multiple_of)
+
+
+class Gated(nnx.Module):
+    def __init__(self, config: GatedConfig, dims: LayerDims, key: Array):
+        hidden = hidden_width(config.hidden, config.multiplier, dims.width, config.multiple_of)
+        self.activation = config.activation
+        self.gate = normal(key, "gate", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
+        self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
+        self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
+        self.gate_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
+        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
+        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if dims.bias else None
+
+    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
+        gate = linear(x_BTD, self.gate[...], None if self.gate_bias is None else self.gate_bias[...])
+        up = linear(x_BTD, self.up[...], None if self.up_bias is None else self.up_bias[...])
+        hidden = ACTIVATIONS[self.activation](gate) * up
+        return linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...]), {}

@@ -1,0 +1,72 @@
+"""The slot of token mixers: what lets a token see others. Attention is one of them, recurrent layers will be more."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxgpt.nn.position.base import PositionEncoding, Positions
+from jaxgpt.registry import slot
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDims:
+    """What a layer's parts may know of the model around them."""
+
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    bias: bool  # linear maps have a bias
+    dropout: float  # of attention weights
+    init_std: float  # of every matrix ...
+    residual_std: float  # ... but those that write to the residual stream
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """Causal, within a document, optionally within a window. Called on blocks, so nothing of size T x S is kept."""
+
+    window: int | None = dataclasses.field(default=None, metadata={"static": True})  # tokens seen, the own included
+
+    def __call__(self, q: Positions, k: Positions) -> Array:
+        """bool [B or 1, T, S], True where a query may look at a key."""
+        behind = q.index[:, :, None] - k.index[:, None, :]
+        visible = (behind >= 0) & (q.segment[:, :, None] == k.segment[:, None, :]) & (k.segment[:, None, :] > 0)
+        if self.window is not None:
+            visible &= behind < self.window
+        return visible
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MixerContext:
+    """What a mixer is told beside its input."""
+
+    positions: Positions
+    position: PositionEncoding
+    mask: Mask
+    at: Array | None = None  # where in the state new tokens are written; None without a state
+    key: Array | None = None  # randomness of dropout; None: no dropout
+
+
+class Mixer(Protocol):
+    """`mixer(x, context, state) -> (y, state, aux)`; `state` is a cache or None, `aux` a dict of statistics."""
+
+    def __call__(self, x_BTD: Array, context: MixerContext, state: Any) -> tuple[Array, Any, dict[str, Array]]: ...
+
+    def init_state(self, batch: int, length: int, dtype: jnp.dtype) -> Any: ...
+
+
+@slot("mixer", package="jaxgpt.nn")
+@dataclasses.dataclass(frozen=True)
+class MixerConfig:
+    """How a token learns from the tokens before it."""
+
+    def make(self, dims: LayerDims, key: Array) -> Mixer:
+        raise TypeError(f"{type(self).__qualname__} must define make()")

@@ -1,0 +1,35 @@
+"""`python -m jaxgpt.train --config configs/... [--set PATH=VALUE ...] [--run-dir DIR]`: one run, without an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxgpt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m jaxgpt.train", description="Train one model.")
+    parser.add_argument("--config", nargs="+", default=[], metavar="YAML", help="files, later ones win")
+    parser.add_argument("--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
+    options = parser.parse_args(arguments)
+    try:
+        from jaxgpt.train.loop import train
+        from jaxgpt.train.run import load_config
+
+        config = load_config(options.config, options.overrides)
+        name = Path(options.config[-1]).stem if options.config else "default"
+        directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
+        result = train(config, directory)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{directory}: {result.step} steps", end="")
+    print("" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} nats per token")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Checkpoints: Orbax for the arrays, and around it what Orbax does not check.
+
+A checkpoint holds the state's arrays under stable, readable paths (`model/blocks/mixer/query`), the data iterator and a
+manifest with shape, type and SHA-256 of every array. Restoring compares all of them: bytes that flipped on disk, a
+missing array or another model are a `CheckpointError`, never a wrong result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from jaxgpt.errors import CheckpointError
+
+S = TypeVar("S")
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every phase of every save
+
+
+def _name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise AssertionError(f"unknown pytree key {key!r}")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """`{"model/blocks/mixer/query": array, ...}`: the leaves of a state by readable path, in a stable order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    flat = {}
+    for path, leaf in leaves:
+        if isinstance(leaf, nnx.Variable):
+            leaf = leaf.get_raw_value()
+        flat["/".join(_name(key) for key in path)] = leaf
+    return flat
+
+
+def unflatten(like: S, flat: dict[str, Any]) -> S:
+    """The tree `like` (real or abstract) with the leaves of `flat`."""
+    leaves, structure = jax.tree_util.tree_flatten(like)
+    names = list(flatten(like))
+    assert len(names) == len(leaves)
+    return jax.tree_util.tree_unflatten(structure, [flat[name] for name in names])
+
+
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+class Checkpoints:
+    """The checkpoints of one run. `save` returns at once and writes in the background; `close` waits for it."""
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = directory.absolute()
+        try:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+    def latest(self) -> int | None:
+        """The newest step that was saved whole, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: Any, step: int, extra: dict[str, Any]) -> None:
+        """Write `state` with the JSON-able `extra` (iterator, identity). A failure leaves earlier checkpoints whole."""
+        # A copy, because the next step is given the state's buffers to overwrite.
+        arrays = {name: np.array(leaf, copy=True) for name, leaf in flatten(state).items()}
+        manifest = {name: _describe(array) for name, array in arrays.items()}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest), extra=ocp.args.JsonSave(extra)
+        )
+        try:
+            self._manager.save(step, args=items)
+        except Exception as error:  # Orbax raises what its backends raise
+            raise self._failed("saving", step, error) from error
+
+    def restore(self, like: S, step: int | None = None) -> tuple[S, dict[str, Any]]:
+        """The state and `extra` of `step` (default: the newest), checked against the manifest and against `like`, an
+        abstract state (`jax.eval_shape`).
+        """
+        arrays, extra = self._read(step)
+        wanted = flatten(like)
+        self._compare(arrays, wanted)
+        return unflatten(like, {name: jax.numpy.asarray(arrays[name]) for name in wanted}), extra
+
+    def restore_part(self, like: S, prefix: str, step: int | None = None) -> S:
+        """Only the leaves below `prefix` ("model"), for evaluation: `like` is that part's abstract tree."""
+        arrays, _ = self._read(step)
+        below = {name.removeprefix(f"{prefix}/"): a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
+        wanted = flatten(like)
+        self._compare(below, wanted)
+        return unflatten(like, {name: jax.numpy.asarray(below[name]) for name in wanted})
+
+    def _read(self, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        step = self.latest() if step is None else step
+        if step is None:
+            raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
+        try:
+            manifest = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
+            template = {n: np.empty(item["shape"], np.dtype(item["dtype"])) for n, item in manifest.items()}
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:  # damage shows as anything from bare Exception to UnicodeDecodeError
+            raise self._failed("reading", step, error) from error
+        arrays = {name: np.asarray(array) for name, array in restored["state"].items()}
+        for name, array in arrays.items():
+            if _describe(array) != manifest[name]:
+                raise CheckpointError(
+                    f"{self.directory / str(step)}: {name} is damaged (its checksum differs); delete this folder to go "
+                    "back to the checkpoint before it"
+                )
+        return arrays, restored["extra"]
+
+    def _compare(self, arrays: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
+        missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
+        if missing or surplus:
+            raise CheckpointError(
+                f"{self.directory}: belongs to another model; missing here: {', '.join(missing[:4]) or 'nothing'}; "
+                f"not in the model: {', '.join(surplus[:4]) or 'nothing'}"
+            )
+        for name, leaf in wanted.items():
+            got, want = (arrays[name].shape, arrays[name].dtype), (tuple(leaf.shape), np.dtype(leaf.dtype))
+            if got != want:
+                raise CheckpointError(f"{self.directory}: {name} is {got[1]}{got[0]}, the model has {want[1]}{want[0]}")
+
+    def wait(self) -> None:
+        """Return when everything saved so far is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed("saving", None, error) from error
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def _failed(self, what: str, step: int | None, error: Exception) -> CheckpointError:
+        place = self.directory if step is None else self.directory / str(step)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        advice = "delete this folder to go back to the checkpoint before it"
+        if what == "saving":
+            advice = "earlier checkpoints are whole; free space or mend permissions and run again to resume"
+        return CheckpointError(f"{place}: {what} the checkpoint failed ({reason}); {advice}")

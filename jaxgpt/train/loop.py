@@ -1,0 +1,241 @@
+"""The training loop: data in, steps, records and checkpoints out; interruptible and resumable at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jaxgpt.data.dataset import Dataset, prepare
+from jaxgpt.data.pipeline import batches, check_identity, pipeline_identity, validation_batches
+from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
+from jaxgpt.errors import Interrupted, TrainingError, UserError
+from jaxgpt.train.checkpoint import Checkpoints
+from jaxgpt.train.environment import describe_environment, prepare_jax
+from jaxgpt.train.record import Recorder, TrainingProgress, write_json, write_status
+from jaxgpt.train.run import RunConfig, abstract_key, open_folder, with_sizes
+from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What `train` returns: the model after the last step and its last losses, in nats per token."""
+
+    model: Any
+    step: int
+    loss: float | None  # None where the run was finished already
+    validation_loss: float | None
+
+
+def train(config: RunConfig, directory: str | Path) -> TrainResult:
+    """Train one run in its folder, from its last checkpoint if it has one.
+
+    Raises Interrupted after Ctrl-C or SIGTERM (the state is saved first), TrainingError when the loss or its gradient
+    is no longer finite (the last good checkpoint stays), and the errors of data, configuration and checkpoints.
+    """
+    directory = Path(directory)
+    prepare_jax(config.threads)
+    open_folder(directory, config)
+    dataset = prepare(config.data)
+    keep_tokenizer(directory, dataset)
+    write_json(directory / "environment.json", describe_environment())
+    loop = _Loop(config, directory, dataset)
+    try:
+        return loop.run()
+    except UserError as error:
+        state = "interrupted" if isinstance(error, Interrupted) else "failed"
+        write_status(directory, state, loop.done, config.train.steps, str(error))
+        raise
+    finally:
+        loop.close()
+
+
+def keep_tokenizer(directory: Path, dataset: Dataset) -> None:
+    """Save the tokenizer with the run; a run that has another one already is refused."""
+    place = directory / "tokenizer"
+    if place.exists():
+        require_same_tokenizer(load_tokenizer(place).fingerprint, dataset.tokenizer, str(directory))
+    else:
+        dataset.tokenizer.save(place)
+
+
+class _Loop:
+    """The parts of one run, and how they move."""
+
+    def __init__(self, config: RunConfig, directory: Path, dataset: Dataset):
+        self.config, self.directory, self.dataset = config, directory, dataset
+        train, data = config.train, config.data
+        self.done = 0
+        self.packed = data.packing == "documents"
+        self.schedule = train.schedule.make(train.learning_rate, train.steps)
+        optimizer = train.optimizer.make(self.schedule)
+        if train.gradient_clip is not None:
+            optimizer = optax.chain(optax.clip_by_global_norm(train.gradient_clip), optimizer)
+        model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
+        self.init = lambda: init_state(model, optimizer, config.seed)
+        step = make_train_step(optimizer, seed=config.seed, packed=self.packed, accumulation=train.accumulation)
+        self.train_step = jax.jit(step, donate_argnums=0)
+        self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
+        self.shape = {"batch_size": train.batch_size, "sequence_length": data.sequence_length}
+        self.identity = pipeline_identity(
+            dataset.fingerprint, **self.shape, seed=config.seed, packing=data.packing
+        )
+        self.iterator = batches(dataset.train, **self.shape, seed=config.seed, packing=data.packing)
+        self.checkpoints = Checkpoints(directory / "checkpoints", keep=train.keep_checkpoints)
+
+    def close(self) -> None:
+        self.checkpoints.close()
+
+    def start(self) -> TrainState:
+        """The state to go on from: the last checkpoint's, or a new one."""
+        if self.checkpoints.latest() is None:
+            return jax.jit(self.init)()
+        state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
+        check_identity(extra["identity"], self.identity, str(self.directory))
+        self.iterator.set_state(extra["iterator"])
+        return state
+
+    def run(self) -> TrainResult:
+        train = self.config.train
+        state = self.start()
+        self.done = int(state.step)
+        if self.done >= train.steps:
+            write_status(self.directory, "trained", self.done, train.steps)
+            return TrainResult(state.model, self.done, None, None)
+        recorder = Recorder(self.directory, steps=train.steps, start=self.done, tensorboard=train.tensorboard)
+        try:
+            with interruptible() as stopping, TrainingProgress(train.steps, self.done, self.directory.name) as progress:
+                recorder.status("running", self.done)
+                result = self._steps(state, recorder, progress, stopping)
+            self.checkpoints.wait()
+            recorder.status("trained", self.done)
+            return result
+        finally:
+            recorder.close()
+
+    def _steps(
+        self, state: TrainState, recorder: Recorder, progress: TrainingProgress, stopping: Callable[[], bool]
+    ) -> TrainResult:
+        """Every step dispatches its work and only then reads the metrics of the one before, so that the device never
+        waits for the host; steps that end in a checkpoint or a validation read their own first.
+        """
+        train = self.config.train
+        rate = _Rate(self.config.train.batch_size * self.config.data.sequence_length, self.done)
+        pending: dict[str, jax.Array] | None = None
+        loss, validation = math.nan, None
+
+        def read(metrics: dict[str, jax.Array], step: int) -> float:
+            return self._read(metrics, step, recorder, progress, rate)
+
+        while self.done < train.steps:
+            batch = next(self.iterator)
+            state, metrics = self.train_step(state, batch)
+            if pending is not None:
+                loss = read(pending, self.done)
+            self.done += 1
+            pending, last = metrics, self.done == train.steps
+            validating = self.done % train.validate_every == 0 or last
+            saving = self.done % train.checkpoint_every == 0 or last or stopping()
+            if validating or saving:
+                loss, pending = read(pending, self.done), None
+            if validating:
+                validation = self.validate(state.model)
+                recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
+            if saving:
+                self.save(state)
+            if stopping() and not last:
+                self.checkpoints.wait()
+                raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
+        return TrainResult(state.model, self.done, loss, validation)
+
+    def _read(
+        self, metrics: dict[str, jax.Array], step: int, recorder: Recorder, progress: TrainingProgress, rate: _Rate
+    ) -> float:
+        """Wait for a step's metrics, check and record them; the loss."""
+        loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.checkpoints.wait()
+            good = self.checkpoints.latest()
+            kept = f"the last good checkpoint is step {good}" if good is not None else "no checkpoint was saved yet"
+            raise TrainingError(
+                f"{self.directory}: at step {step} the loss is {loss} and its gradient's norm {norm}; {kept}; lower "
+                "train.learning_rate or train.gradient_clip"
+            )
+        progress.advance(step)
+        if step % self.config.train.log_every == 0 or step == self.config.train.steps:
+            seconds, speed = rate.since(step)
+            recorder.metrics(
+                step=step,
+                tokens=step * rate.tokens,
+                loss=loss,
+                gradient_norm=norm,
+                learning_rate=float(self.schedule(step - 1)),
+                seconds=round(seconds, 3),
+                tokens_per_second=round(speed),
+            )
+            progress.report(step, loss, speed)
+        return loss
+
+    def save(self, state: TrainState) -> None:
+        extra = {"identity": self.identity, "iterator": self.iterator.get_state(), "config": self.config.hash}
+        self.checkpoints.save(state, self.done, extra)
+
+    def validate(self, model: Any) -> float:
+        """Mean negative log-likelihood on the first tokens of the validation split, in nats per token."""
+        wanted = self.config.train.validation_tokens // (self.shape["batch_size"] * self.shape["sequence_length"])
+        total = weight = 0.0
+        for batch in itertools.islice(self._validation_batches(), max(wanted, 1)):
+            total += float(self.validation_sum(model, batch))
+            weight += float(batch["weights"].sum())
+        return total / weight
+
+    def _validation_batches(self) -> Iterator[dict[str, Any]]:
+        return iter(validation_batches(self.dataset.validation, **self.shape))
+
+
+class _Rate:
+    """Tokens per second since the last time it was asked."""
+
+    def __init__(self, tokens: int, step: int):
+        self.tokens = tokens  # per step
+        self._began = self._last = time.perf_counter()
+        self._step: int = step
+
+    def since(self, step: int) -> tuple[float, float]:
+        """(seconds since the start, tokens per second since the last call)."""
+        now = time.perf_counter()
+        speed = (step - self._step) * self.tokens / max(now - self._last, 1e-9)
+        self._last, self._step = now, step
+        return now - self._began, speed
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C and SIGTERM only set what the yielded function returns; a second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,127 @@
+"""What a run writes down as it goes: metrics.jsonl, status.json, TensorBoard; and what it shows: a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jaxgpt.errors import UserError
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file whole or not at all: a reader never sees half of it, a crash leaves the old one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+class Recorder:
+    """The records of one run in its folder. After a resume, entries past the restored step are dropped first, so that
+    an interrupted run's curve is the uninterrupted one's.
+    """
+
+    def __init__(self, directory: Path, *, steps: int, start: int, tensorboard: bool):
+        self.directory, self.steps = directory, steps
+        self._metrics = directory / "metrics.jsonl"
+        self._keep_until(start)
+        try:
+            self._file = self._metrics.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self._metrics}: cannot be written ({error.strerror})") from None
+        self._board = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
+
+    def _keep_until(self, step: int) -> None:
+        if not self._metrics.exists():
+            return
+        kept = []
+        for line in self._metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # a line cut short by a crash is the last one
+                break
+            if line.endswith("\n") and entry["step"] <= step:
+                kept.append(line)
+        temporary = self._metrics.with_name(f".{self._metrics.name}.{os.getpid()}")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(self._metrics)
+
+    def metrics(self, **entry: Any) -> None:
+        """Append one line; `step` is among the entries."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, entry["step"])
+
+    def status(self, state: str, step: int, message: str | None = None) -> None:
+        """Replace status.json: "running", "interrupted", "failed" or "trained", with the steps done."""
+        write_status(self.directory, state, step, self.steps, message)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def write_status(directory: Path, state: str, step: int, steps: int, message: str | None = None) -> None:
+    write_json(directory / "status.json", {"state": state, "step": step, "steps": steps, "message": message})
+
+
+class TrainingProgress:
+    """A bar with loss, tokens per second and time left on a terminal; plain lines elsewhere."""
+
+    def __init__(self, steps: int, start: int, name: str):
+        self._live = sys.stderr.isatty()
+        self._name = name
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(name, total=steps, completed=start, note="compiling")
+        self._steps = steps
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+
+    def advance(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
+
+    def report(self, step: int, loss: float, tokens_per_second: float) -> None:
+        note = f"loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s"
+        self._progress.update(self._task, completed=step, note=note)
+        if not self._live:
+            print(f"{self._name}: step {step}/{self._steps}  {note}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        if self._live:
+            self._progress.console.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,162 @@
+"""One run: its configuration, its folder, and how its model is had back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxgpt.config import content_hash, decode, encode, merge, override, parse_overrides, read_yaml, unhashed, write_yaml
+from jaxgpt.data.dataset import DataConfig
+from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer
+from jaxgpt.errors import CheckpointError, ConfigError, UserError
+from jaxgpt.models.base import ModelConfig
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.train.checkpoint import Checkpoints
+from jaxgpt.train.optimizer import AdamWConfig, OptimizerConfig
+from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    steps: int = 1000
+    batch_size: int = 16  # sequences per step
+    accumulation: int = 1  # parts of a batch, one after the other
+    learning_rate: float = 2e-3  # the schedule's peak
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = CosineConfig()
+    gradient_clip: float | None = 1.0  # bound on the gradient's global norm
+    log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
+    validate_every: int = unhashed(200)  # steps between validation losses
+    validation_tokens: int = unhashed(16384)
+    checkpoint_every: int = unhashed(500)
+    keep_checkpoints: int = unhashed(2)
+    tensorboard: bool = unhashed(True)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f"{field.name} must be at least 1, got {value}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ValueError(f"gradient_clip must be positive or null, got {self.gradient_clip}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a trained model depends on; its content hash names the run."""
+
+    schema_version: int = SCHEMA_VERSION
+    seed: int = 0
+    threads: int = 1  # size of XLA's thread pool: another size sums in another order
+    model: ModelConfig = DecoderConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {self.schema_version} is not {SCHEMA_VERSION}, the one this jaxgpt reads")
+        if self.seed < 0 or self.threads < 1:
+            raise ValueError("seed must not be negative and threads at least 1")
+        model = with_sizes(self.model, self.data.tokenizer.known_vocab_size(), self.data.sequence_length)
+        object.__setattr__(self, "model", model)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the whole run trains on."""
+        return self.train.steps * self.train.batch_size * self.data.sequence_length
+
+    @property
+    def hash(self) -> str:
+        return content_hash(self)
+
+
+def with_sizes(model: ModelConfig, vocab_size: int | None, train_length: int) -> ModelConfig:
+    """`model` with the sizes it left open taken from its data."""
+    return dataclasses.replace(
+        model,
+        vocab_size=vocab_size if model.vocab_size is None else model.vocab_size,
+        train_length=train_length if model.train_length is None else model.train_length,
+    )
+
+
+def load_config(paths: str | Path | Iterable[str | Path] = (), overrides: Sequence[str] = ()) -> RunConfig:
+    """The run described by YAML files (later ones win) and `PATH=VALUE` overrides. Raises ConfigError."""
+    return decode(RunConfig, load_raw([paths] if isinstance(paths, (str, Path)) else paths, overrides))
+
+
+def load_raw(paths: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The merged but not yet decoded mapping, defaults included."""
+    raw = encode_defaults()
+    for path in paths:
+        raw = merge(raw, read_yaml(path))
+    return override(raw, parse_overrides(overrides))
+
+
+def encode_defaults() -> dict[str, Any]:
+    """The default run as plain values, with the sizes a model takes from its data left open."""
+    raw = encode(RunConfig())
+    raw["model"].update(vocab_size=None, train_length=None)
+    return raw
+
+
+# ------------------------------------------------------------------------------------------------------- the run folder
+
+
+def open_folder(directory: Path, config: RunConfig) -> None:
+    """Make the run's folder with its config.yaml. A folder that holds another configuration is refused."""
+    saved = directory / "config.yaml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not saved.exists():
+            temporary = directory / ".config.yaml"
+            temporary.write_text(write_yaml(encode(config)), encoding="utf-8")
+            temporary.replace(saved)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: the run folder cannot be written ({error.strerror}); choose another with --run-dir or "
+            "--runs-dir"
+        ) from None
+    there = read_config(directory)
+    if there.hash != config.hash:
+        raise ConfigError(f"{directory}: holds a run of another configuration ({there.hash}, this one is {config.hash})")
+
+
+def read_config(directory: Path) -> RunConfig:
+    """The configuration saved beside a run."""
+    path = directory / "config.yaml"
+    if not path.exists():
+        raise CheckpointError(f"{directory}: is no run folder (no config.yaml)")
+    return decode(RunConfig, read_yaml(path))
+
+
+def load_model(directory: Path, model: ModelConfig | None = None) -> tuple[Any, Tokenizer]:
+    """The newest model of a run and its tokenizer. With `model`, a configuration whose parameters have the same names
+    and shapes (another rope scaling, say), the weights are put into that one.
+    """
+    config = read_config(directory)
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    wanted = with_sizes(model or config.model, tokenizer.vocab_size, config.data.sequence_length)
+    like = jax.eval_shape(wanted.make, abstract_key())
+    checkpoints = Checkpoints(directory / "checkpoints")
+    try:
+        return checkpoints.restore_part(like, "model"), tokenizer
+    finally:
+        checkpoints.close()
+
+
+def abstract_key() -> Array:
+    """A key without a value, for `jax.eval_shape`."""
+    return jax.eval_shape(lambda: jax.random.key(0))  # type: ignore[return-value]
