@@ -1,0 +1,160 @@
+"""The command line of experiments: `python experiments/run.py [VERB] --exp NAME [options]`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxgpt.config import parse_overrides
+from jaxgpt.errors import ConfigError, Interrupted, UserError
+from jaxgpt.experiment.plan import Plan, make_plan
+from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
+
+VERBS = {
+    "plan": "show variants, sizes and an estimate of time; run nothing",
+    "run": "train and evaluate what is not finished yet",
+    "status": "show how far every run is",
+    "report": "write tables, figures and verdicts of what is finished",
+}
+
+
+def main(arguments: Sequence[str], experiments: Path, configs: Path) -> int:
+    """Run the command line; the exit code. `experiments` and `configs` are the folders of experiment and YAML files."""
+    options = _parser(configs).parse_args(arguments)
+    console = Console()
+    try:
+        return _dispatch(options, arguments, experiments, configs, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+
+
+def _parser(configs: Path) -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {name:8}{text}" for name, text in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="python experiments/run.py",
+        description=f"Compare architectures. Without a verb: run, then report.\n\nverbs:\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", nargs="?", choices=VERBS, metavar="VERB", help="one of the above")
+    parser.add_argument("--exp", metavar="NAME", help="the experiment, a file experiments/NAME.py")
+    parser.add_argument("--list", action="store_true", help="name the experiments with a line each")
+    scales = ", ".join(list_scales(configs))
+    parser.add_argument("--scale", default="laptop", metavar="NAME", help=f"how large: {scales} (default: laptop)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: the scale's)")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: as many as fit)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides",
+        help="override the configuration of all variants, such as train.steps=500",
+    )  # fmt: skip
+    return parser
+
+
+def _dispatch(
+    options: argparse.Namespace, arguments: Sequence[str], experiments: Path, configs: Path, console: Console
+) -> int:
+    if options.list:
+        for name, summary in list_experiments(experiments).items():
+            console.print(f"{name:24} {summary}", highlight=False, markup=False)
+        return 0
+    if not options.exp:
+        raise ConfigError("--exp NAME: which experiment? --list names them")
+    experiment = load_experiment(options.exp, experiments)
+    scale = load_scale(options.scale, configs)
+    pairs = parse_overrides(options.overrides)
+    _stay_off_accelerators()
+    plan = make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs)
+    command = shlex.join(["python", "experiments/run.py", *arguments])
+    if options.verb == "plan":
+        return _plan(plan, options.workers, console)
+    if options.verb == "status":
+        from jaxgpt.experiment.collect import status_table
+
+        console.print(status_table(plan))
+        return 0
+    if options.verb == "report":
+        return _report(plan, command, console)
+    code = _run(plan, options.workers, console)
+    if options.verb == "run":
+        return code
+    return _report(plan, command, console) or code
+
+
+def _stay_off_accelerators() -> None:
+    """This process only plans: on a TPU, or a GPU whose memory JAX would claim, it would keep its own workers out."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _plan(plan: Plan, workers: int | None, console: Console) -> int:
+    from jaxgpt.experiment import engine
+    from jaxgpt.experiment.estimate import estimate, slots_for
+    from jaxgpt.experiment.progress import duration
+
+    sizes = engine.prepare(plan)
+    table = Table(title=f"{plan.experiment.name} at scale {plan.scale.name}", title_justify="left")
+    for name in ("variant", "parameters", "training FLOPs", "tokens", "runs", "finished", "what it is"):
+        table.add_column(name, justify="left" if name in ("variant", "what it is") else "right", overflow="fold")
+    for arm in plan.arms:
+        size = sizes[arm.name]
+        runs = [run for run in plan.runs if run.kind == "model" and run.variant == arm.name]
+        finished = sum(run.is_finished() for run in runs)
+        note = arm.variant.description
+        if arm.variant.parent:
+            note = f"{note}; " * bool(note) + f"evaluated with the weights of {arm.variant.parent}"
+        flops, tokens = (f"{size.flops:.3g}", f"{size.tokens:,}") if size.tokens else ("-", "-")
+        numbers = (str(len(runs)), str(finished)) if runs else ("-", "-")
+        table.add_row(arm.name, f"{size.parameters:,}", flops, tokens, *numbers, note)
+    console.print(table)
+    waiting = engine.pending(plan)
+    slots = slots_for(plan, sizes, workers)
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
+    console.print(f"{len(plan.runs)} runs ({seeds}, baseline included), {len(plan.runs) - len(waiting)} finished")
+    console.print(f"{len(slots)} at a time, {plan.threads} thread{'s' if plan.threads > 1 else ''} each")
+    if waiting:
+        guess = estimate(plan, sizes, waiting, len(slots))
+        console.print(f"estimate: {duration(guess.seconds)}, from {guess.basis}", highlight=False)
+    return 0
+
+
+def _run(plan: Plan, workers: int | None, console: Console) -> int:
+    """Execute what is pending; 1 if any run failed."""
+    from jaxgpt.experiment import engine
+    from jaxgpt.experiment.estimate import slots_for
+
+    sizes = engine.prepare(plan)
+    waiting = engine.pending(plan)
+    if not waiting:
+        console.print(f"{plan.experiment.name}: all {len(plan.runs)} runs are finished", highlight=False)
+        return 0
+    slots = slots_for(plan, sizes, workers)
+    console.print(
+        f"{plan.experiment.name}, scale {plan.scale.name}: {len(waiting)} of {len(plan.runs)} runs to do, "
+        f"{len(slots)} at a time, in {plan.directory}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    executed = engine.execute(plan, slots, sizes, console)
+    if executed.interrupted:
+        raise Interrupted(f"{plan.experiment.name}: interrupted; the same command goes on from what was saved")
+    engine.print_failures(executed.failures, console)
+    return 1 if executed.failures else 0
+
+
+def _report(plan: Plan, command: str, console: Console) -> int:
+    """Write the report and print its essence."""
+    from jaxgpt.experiment.collect import make_report, print_report
+    from jaxgpt.experiment.report import write_report
+
+    report = make_report(plan, command)
+    print_report(report, write_report(report, plan.directory / "report"), console)
+    return 0

@@ -1,0 +1,222 @@
+"""From run folders to the report: rows, curves, timings, and what to print of them."""
+
+from __future__ import annotations
+
+import math
+import statistics as middle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxgpt.errors import UserError
+from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
+from jaxgpt.experiment.plan import Plan, Run
+from jaxgpt.experiment.results import Results, Row, Timing
+from jaxgpt.experiment.statistics import t_interval
+
+if TYPE_CHECKING:
+    from jaxgpt.experiment.report import Curve, Report
+
+VERDICT_STYLE = {"supported": "green", "contradicted": "red", "not resolved": "yellow", "shown": "dim"}
+
+
+def rows(plan: Plan) -> list[Row]:
+    """Every measurement this plan asks for and some run has made. Other runs in the folder do not count."""
+    found = []
+    for run in plan.runs:
+        if not run.folder.is_trained():
+            continue
+        done = run.folder.evaluations()
+        for wanted in run.evaluations:
+            for one in done.get(wanted.hash, {}).get("measurements", []):
+                values = (one["metric"], one["context"], one["value"], one["unit"])
+                found.append(Row(plan.experiment.name, wanted.variant, run.seed, *values))
+    return found
+
+
+def timings(plan: Plan) -> list[Timing]:
+    """What a clock measured of every run: median step time and speed, seconds of each evaluation."""
+    found = []
+    for run in plan.runs:
+        lines = [line for line in run.folder.curve() if line.get("tokens_per_second") and line.get("tokens")]
+        if lines:
+            speed = middle.median(line["tokens_per_second"] for line in lines)
+            per_step = lines[-1]["tokens"] / lines[-1]["step"]
+            found.append(Timing(run.variant, run.seed, "step_time", 1000 * per_step / speed, "ms"))
+            found.append(Timing(run.variant, run.seed, "training_speed", speed, "tokens/s"))
+        done = run.folder.evaluations()
+        for wanted in run.evaluations:
+            if "seconds" in done.get(wanted.hash, {}):
+                seconds = done[wanted.hash]["seconds"]
+                found.append(Timing(wanted.variant, run.seed, "evaluation_time", seconds, "s"))
+    return found
+
+
+def curves(plan: Plan) -> list[Curve]:
+    """The training curve of every model run that has one."""
+    from jaxgpt.experiment.report import Curve
+
+    found = []
+    for run in plan.runs:
+        lines = run.folder.curve()
+        training = [line for line in lines if "loss" in line]
+        validation = [
+            (line["step"], line["tokens"], line["validation_loss"]) for line in lines if "validation_loss" in line
+        ]
+        if training:
+            steps, tokens, losses = ([line[key] for line in training] for key in ("step", "tokens", "loss"))
+            found.append(Curve(run.variant, run.seed, steps, tokens, losses, validation))
+    return found
+
+
+def make_report(plan: Plan, command: str) -> Report:
+    """All that the report shows. Raises UserError if nothing was measured yet."""
+    from jaxgpt.experiment.report import Report
+
+    results = results_of(plan)
+    notes = [f"{run.name} is not finished: {run.folder.state()}" for run in plan.runs if not run.is_finished()]
+    return Report(
+        experiment=plan.experiment.name,
+        title=plan.experiment.summary,
+        results=results,
+        verdicts=evaluate_claims(plan.experiment.claims, results),
+        curves=curves(plan),
+        timings=timings(plan),
+        runs=_run_table(plan),
+        facts=_facts(plan),
+        labels={},
+        command=command,
+        notes=notes,
+    )
+
+
+def results_of(plan: Plan) -> Results:
+    """The measurements of a plan. Raises UserError if there are none."""
+    measured = rows(plan)
+    if not any(run.kind == "model" and run.is_finished() for run in plan.runs):
+        raise UserError(f"{plan.directory}: no run of this plan is finished yet; start it with the verb run")
+    return Results(measured, plan.train_length, [arm.name for arm in plan.arms])
+
+
+def _run_table(plan: Plan) -> list[dict[str, object]]:
+    """One line per variant: what it is, and what it was trained with."""
+    parameters: dict[str, int] = {}
+    for run in plan.runs:
+        parameters |= {one["variant"]: one["parameters"] for one in run.folder.request().get("evaluations", [])}
+    table = []
+    for arm in plan.arms:
+        config, trained = arm.training, arm.variant.parent is None
+        line: dict[str, object] = {
+            "variant": arm.name,
+            "description": arm.variant.description,
+            "parameters": parameters.get(arm.name, 0),
+            "weights": "trained" if trained else f"of {arm.variant.parent}",
+            "tokens": config.tokens if trained else 0,
+            "steps": config.train.steps if trained else 0,
+            "learning rate": config.train.learning_rate,
+        }
+        table.append(line)
+    return table
+
+
+def _facts(plan: Plan) -> dict[str, object]:
+    """What holds for the whole experiment: from the plan, and from the environment the first finished run recorded."""
+    training = plan.arms[0].training
+    from jaxgpt.registry import kind_of
+
+    facts: dict[str, object] = {
+        "scale": plan.scale.name,
+        "seeds": len(plan.seeds),
+        "corpus": kind_of(training.data.corpus),
+        "tokenizer": kind_of(training.data.tokenizer),
+        "training length L": plan.train_length,
+        "threads per run": plan.threads,
+    }
+    for run in plan.runs:
+        environment = run.folder.environment()
+        if environment:
+            return facts | {key: value for key, value in environment.items() if isinstance(value, (str, int, float))}
+    return facts
+
+
+# ------------------------------------------------------------------------------------------------------------ terminal
+
+
+def print_report(report: Report, index: Path, console: Console) -> None:
+    """Perplexity by context with intervals, the verdicts, and where the report lies."""
+    console.print(perplexity_table(report.results))
+    if report.verdicts:
+        console.print(verdict_table(report.verdicts))
+    for note in report.notes:
+        console.print(f"[yellow]note[/] {note}", highlight=False)
+    console.print(f"report: {index}", highlight=False, soft_wrap=True)
+
+
+def perplexity_table(results: Results) -> Table:
+    """Perplexity of the same targets against context: geometric mean over seeds, with its 95% t interval."""
+    length = results.train_length
+    title = f"perplexity of the same targets by context, L = {length} (95% intervals over seeds)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("variant")
+    contexts = results.contexts(FIXED_TARGET)
+    for context in contexts:
+        table.add_column(f"{context}" + (" = L" if context == length else ""), justify="right")
+    for variant in (*results.variants, *results.baselines):
+        cells = [_cell(results, variant, context) for context in contexts]
+        table.add_row(variant, *cells)
+    return table
+
+
+def _cell(results: Results, variant: str, context: int) -> str:
+    if not results.has(variant, FIXED_TARGET, context):
+        return "-"
+    interval = t_interval(list(results.values(variant, FIXED_TARGET, context).values()))
+    if interval.low is None or interval.high is None:
+        return _number(interval.mean)
+    return f"{_number(interval.mean)} [{_number(interval.low)}, {_number(interval.high)}]"
+
+
+def _number(nats: float) -> str:
+    return f"{math.exp(nats):.2f}" if nats < 20 else f"e^{nats:.1f}"
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> Table:
+    """One line per claim: verdict, estimate with interval, reason."""
+    table = Table(title="claims", title_justify="left")
+    for name in ("claim", "verdict", "estimate", "reason"):
+        table.add_column(name, overflow="fold")
+    for verdict in verdicts:
+        estimate = "-" if verdict.estimate is None else f"{verdict.estimate:.3g}"
+        if verdict.low is not None and verdict.high is not None:
+            estimate += f" [{verdict.low:.3g}, {verdict.high:.3g}]"
+        style = VERDICT_STYLE.get(verdict.verdict, "")
+        name = f"{verdict.claim} (headline)" if verdict.headline else verdict.claim
+        table.add_row(
+            name, f"[{style}]{verdict.verdict}[/]", estimate.replace("[", r"\["), verdict.reason.replace("[", r"\[")
+        )
+    return table
+
+
+def status_table(plan: Plan) -> Table:
+    """One line per run: state, step, loss, and what is left."""
+    table = Table()
+    for name in ("run", "state", "step", "loss", "evaluations", "message"):
+        table.add_column(name, overflow="fold")
+    for run in plan.runs:
+        progress = run.folder.progress()
+        loss = "" if progress.loss is None else f"{progress.loss:.4f}"
+        step = f"{progress.step}/{progress.steps}" if progress.steps else ""
+        table.add_row(run.name, _state(run), step, loss, _evaluated(run), progress.message or "")
+    return table
+
+
+def _state(run: Run) -> str:
+    return "finished" if run.is_finished() else run.folder.state()
+
+
+def _evaluated(run: Run) -> str:
+    done: dict[str, Any] = run.folder.evaluations()
+    return f"{sum(one.hash in done for one in run.evaluations)}/{len(run.evaluations)}"

@@ -1,0 +1,146 @@
+"""How much an experiment computes and how long that may take, before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxgpt.experiment.plan import Arm, Plan, Run
+from jaxgpt.experiment.store import REQUEST, RunFolder
+from jaxgpt.launch.machine import local_slots, thread_environment
+from jaxgpt.launch.task import Slot
+
+if TYPE_CHECKING:
+    from jaxgpt.data.dataset import Dataset
+
+SHARE_OF_PEAK = 0.3
+"""Share of the matrix-product peak that training a small model reaches on a CPU; a guess until runs are there to ask."""
+
+EVALUATION_SHARE = 0.3
+"""Time of the evaluations over that of training; likewise a guess."""
+
+START_SECONDS = 8.0
+"""From the start of a worker to its first step, compilation included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What one arm costs, on the data it has. An arm that only evaluates trains on no tokens."""
+
+    parameters: int
+    flops_per_token: int  # to train, forward and backward
+    tokens: int
+    dataset: str  # fingerprint of tokenizer and tokens
+
+    @property
+    def flops(self) -> int:
+        return self.flops_per_token * self.tokens
+
+
+def size_of(arm: Arm, dataset: Dataset) -> Size:
+    """Count an arm's parameters and operations without making its model."""
+    import jax
+
+    from jaxgpt.models.base import parameter_count
+    from jaxgpt.train.run import abstract_key, with_sizes
+
+    data = arm.training.data
+    model = with_sizes(arm.model, dataset.tokenizer.vocab_size, data.sequence_length)
+    abstract = jax.eval_shape(model.make, abstract_key())
+    tokens = 0 if arm.variant.parent else arm.training.tokens
+    return Size(parameter_count(abstract), model.flops_per_token(data.sequence_length), tokens, dataset.fingerprint)
+
+
+def memory_of(size: Size, arm: Arm) -> int:
+    """Bytes a run may need: the process, 16 bytes per parameter (weights, gradients, two moments) and the activations.
+    Deliberately coarse; it only keeps a pool from starting more runs than the machine can hold."""
+    rows = arm.training.train.batch_size * arm.training.data.sequence_length
+    model = arm.model
+    width, layers = getattr(model, "width", 512), getattr(model, "num_layers", 12)
+    return 2**30 + 16 * size.parameters + 4 * rows * width * layers * 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds until everything pending is done, with what they are based on."""
+
+    seconds: float
+    basis: str
+
+
+def estimate(plan: Plan, sizes: Mapping[str, Size], pending: Sequence[Run], workers: int) -> Estimate:
+    """Time for the pending runs: from the speed of finished runs beside this experiment's folder (same number of
+    threads), else from this machine's matrix-product peak and a stated share of it."""
+    history = list(_history(plan.directory.parent, plan.threads))
+    if history:
+        rate = statistics.median(rate for rate, _ in history)
+        share = statistics.median(share for _, share in history)
+        basis = f"{len(history)} earlier runs at {rate / 1e9:.3g} GFLOP/s"
+    else:
+        peak = measure_peak(plan.threads)
+        rate, share = peak * SHARE_OF_PEAK, EVALUATION_SHARE
+        basis = (
+            f"{SHARE_OF_PEAK:.0%} of this machine's matrix-product peak ({peak / 1e9:.3g} GFLOP/s with {plan.threads} "
+            f"thread{'s' if plan.threads > 1 else ''}), evaluation {share:.0%} of training"
+        )
+    seconds = [START_SECONDS + _flops_left(run, sizes) / rate for run in pending if run.kind == "model"]
+    evaluating = [share * sizes[run.variant].flops / rate for run in pending if run.kind == "model"]
+    total = (sum(seconds) + sum(evaluating)) / max(1, min(workers, len(seconds)))
+    return Estimate(total, basis)
+
+
+def _flops_left(run: Run, sizes: Mapping[str, Size]) -> float:
+    """Operations of training that an interrupted or finished run still needs."""
+    progress = run.folder.progress()
+    if progress.state in ("trained", "finished"):
+        return 0.0
+    done = progress.step / progress.steps if progress.steps else 0.0
+    return (1.0 - min(1.0, done)) * sizes[run.variant].flops
+
+
+def _history(runs_dir: Path, threads: int) -> Iterable[tuple[float, float]]:
+    """(FLOP/s while training, evaluation time over training time) of the finished runs in any experiment's folder."""
+    for path in sorted(runs_dir.glob(f"*/*/{REQUEST}")):
+        folder = RunFolder(path.parent)
+        try:
+            request = folder.request()
+            if request.get("threads") != threads or folder.status().get("state") != "finished":
+                continue
+            speeds = [entry["tokens_per_second"] for entry in folder.curve() if entry.get("tokens_per_second")]
+            rate = statistics.median(speeds) * request["flops_per_token"]
+            training = request["flops_per_token"] * request["tokens"] / rate
+            evaluating = sum(entry.get("seconds", 0.0) for entry in folder.evaluations().values())
+        except (KeyError, ValueError, TypeError, ZeroDivisionError):  # a folder of another version says less
+            continue
+        yield rate, evaluating / training
+
+
+_PEAK = """
+import json, time, numpy as np
+a = np.random.default_rng(0).standard_normal((768, 768), np.float32)
+a @ a
+best = 9e9
+for _ in range(5):
+    start = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - start)
+print(json.dumps(2 * 768**3 / best))
+"""
+
+
+def measure_peak(threads: int) -> float:
+    """FLOP/s of a float32 matrix product with so many threads, measured in a process of its own (0.3 s)."""
+    env = {**os.environ, **thread_environment(threads)}
+    result = subprocess.run([sys.executable, "-c", _PEAK], env=env, capture_output=True, text=True, check=True)
+    return float(json.loads(result.stdout))
+
+
+def slots_for(plan: Plan, sizes: Mapping[str, Size], workers: int | None) -> list[Slot]:
+    """Room for the runs of a plan on this machine."""
+    memory = max(memory_of(sizes[arm.name], arm) for arm in plan.arms)
+    return local_slots(plan.threads, workers, memory)

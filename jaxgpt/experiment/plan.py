@@ -1,0 +1,222 @@
+"""From an experiment to its runs: every trained variant with every seed, each in a folder named by what it depends on.
+
+Two hashes keep apart what costs much from what costs little. The training hash (seed, threads, model, data, train) names
+the run folder; the evaluation hash (how to evaluate, the arm's model, the training hash) names a measurement in it. So
+another context length never trains again, and an arm that evaluates another's weights lives in its parent's folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxgpt.config import content_hash, decode, encode
+from jaxgpt.errors import ConfigError
+from jaxgpt.experiment.spec import BASELINE, Experiment, Scale, Variant, resolve
+from jaxgpt.experiment.store import RunFolder
+
+if TYPE_CHECKING:
+    from jaxgpt.evaluate.config import EvaluationConfig
+    from jaxgpt.models.base import ModelConfig
+    from jaxgpt.train.run import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A variant with its configuration resolved, for seed 0."""
+
+    variant: Variant
+    training: RunConfig  # the parent's, for an arm that only evaluates
+    model: ModelConfig  # what is evaluated
+    evaluation: EvaluationConfig
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    def identity(self) -> str:
+        """Equal for two arms that would measure the same thing."""
+        return content_hash([self.training, self.model], 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One measurement wanted of a run's weights."""
+
+    variant: str
+    hash: str
+    model: dict[str, Any]  # encoded model configuration; empty for the baseline
+    config: dict[str, Any]  # encoded EvaluationConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One folder to fill: train a model and evaluate it, or compute the n-gram baseline."""
+
+    kind: Literal["model", "baseline"]
+    variant: str
+    seed: int
+    hash: str
+    arm: Arm  # what is trained; of the baseline, an arm with the same data
+    config: dict[str, Any]  # encoded: a RunConfig, or the baseline's `data` and `ngram`
+    folder: RunFolder
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    def is_finished(self) -> bool:
+        return self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything one invocation is about. `directory` is RUNS_DIR/EXPERIMENT."""
+
+    experiment: Experiment
+    scale: Scale
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    runs: tuple[Run, ...]
+    directory: Path
+
+    @property
+    def threads(self) -> int:
+        return self.arms[0].training.threads
+
+    @property
+    def train_length(self) -> int:
+        """Tokens per training sequence of the first variant: the L that contexts are compared with."""
+        return self.arms[0].training.data.sequence_length
+
+
+def make_plan(
+    experiment: Experiment,
+    scale: Scale,
+    configs: Path,
+    runs_dir: Path,
+    seeds: int | None = None,
+    pairs: Sequence[tuple[str, Any]] = (),
+) -> Plan:
+    """Expand an experiment at a scale.
+
+    Args:
+      configs: the folder of configuration files.
+      runs_dir: where the experiment's folder lies or will lie.
+      seeds: number of seeds, counted from 0; None takes the scale's.
+      pairs: overrides as (dotted path, value), above all other layers.
+
+    Raises:
+      ConfigError: a configuration is wrong, or two arms are the same.
+    """
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: expected 1 or more")
+    arms = _arms(experiment, scale, pairs, configs)
+    _check_distinct(arms, experiment, scale, pairs, configs)
+    _check_threads(arms)
+    directory = runs_dir / experiment.name
+    numbers = tuple(range(scale.seeds if seeds is None else seeds))
+    runs = [run for seed in numbers for run in _runs(arms, seed, directory)]
+    return Plan(experiment, scale, numbers, arms, (*_baselines(arms, directory), *runs), directory)
+
+
+# ---------------------------------------------------------------------------------------------------------------- arms
+
+
+def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]], configs: Path) -> tuple[Arm, ...]:
+    from jaxgpt.evaluate.config import EvaluationConfig  # these bring JAX, which --list and --help do not need
+    from jaxgpt.train.run import RunConfig
+
+    arms: dict[str, Arm] = {}
+    for variant in sorted(experiment.variants, key=lambda variant: variant.parent is not None):
+        raw = resolve(experiment, scale, variant, pairs, configs)
+        evaluation = decode(EvaluationConfig, raw.pop("evaluate", {}), "evaluate")
+        config = decode(RunConfig, {**raw, "seed": 0})
+        training = config if variant.parent is None else arms[variant.parent].training
+        arms[variant.name] = Arm(variant, training, config.model, evaluation)
+    return tuple(arms[variant.name] for variant in experiment.variants)
+
+
+def _equal_arms(arms: Sequence[Arm]) -> tuple[str, str] | None:
+    seen: dict[str, str] = {}
+    for arm in arms:
+        first = seen.setdefault(arm.identity(), arm.name)
+        if first != arm.name:
+            return first, arm.name
+    return None
+
+
+def _check_distinct(
+    arms: Sequence[Arm], experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]], configs: Path
+) -> None:
+    """Two arms that are the same thing would be compared with themselves: name them and the setting that did it."""
+    equal = _equal_arms(arms)
+    if equal is None:
+        return
+    for count in range(len(pairs)):
+        try:
+            before = _equal_arms(_arms(experiment, scale, pairs[:count], configs))
+        except ConfigError:  # settings that only hold together
+            continue
+        after = _equal_arms(_arms(experiment, scale, pairs[: count + 1], configs))
+        if before is None and after is not None:
+            path, value = pairs[count]
+            raise ConfigError(
+                f"--set {path}={value}: makes the variants {after[0]!r} and {after[1]!r} equal; leave it to the variants"
+            )
+    how = f"scale {scale.name}" if not pairs else "--set " + " ".join(f"{path}={value}" for path, value in pairs)
+    raise ConfigError(f"experiment {experiment.name}: the variants {equal[0]!r} and {equal[1]!r} are equal with {how}")
+
+
+def _check_threads(arms: Sequence[Arm]) -> None:
+    counts = {arm.training.threads for arm in arms}
+    if min(counts) < 1:
+        raise ConfigError(f"threads: expected 1 or more, got {min(counts)}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def _runs(arms: Sequence[Arm], seed: int, directory: Path) -> list[Run]:
+    """One run per trained variant, holding the evaluations of its own arm and of those that use its weights."""
+    runs = []
+    for arm in arms:
+        if arm.variant.parent is not None:
+            continue
+        config = dataclasses.replace(arm.training, seed=seed)
+        served = [arm, *(other for other in arms if other.variant.parent == arm.name)]
+        evaluations = tuple(_evaluation(other, config.hash) for other in served)
+        folder = RunFolder(directory / f"{arm.name}-seed{seed}-{config.hash}")
+        runs.append(Run("model", arm.name, seed, config.hash, arm, encode(config), folder, evaluations))
+    return runs
+
+
+def _evaluation(arm: Arm, training: str) -> Evaluation:
+    config = _without_ngram(arm)
+    digest = content_hash({"evaluate": config, "model": arm.model, "training": training})
+    return Evaluation(arm.name, digest, encode(arm.model), encode(config))
+
+
+def _without_ngram(arm: Arm) -> EvaluationConfig:
+    """An arm's evaluation without the baseline: another n-gram measures no model again."""
+    return dataclasses.replace(arm.evaluation, ngram=None)
+
+
+def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
+    """The n-gram on as many tokens as the models see, once for every corpus and number of tokens. Seedless: seed 0."""
+    runs: dict[str, Run] = {}
+    for arm in arms:
+        if arm.variant.parent is not None or arm.evaluation.ngram is None:
+            continue
+        data, evaluate = arm.training.data, _without_ngram(arm)
+        seen = arm.evaluation.ngram.max_tokens or arm.training.tokens
+        ngram = dataclasses.replace(arm.evaluation.ngram, max_tokens=seen)
+        digest = content_hash({"data": data, "ngram": ngram, "evaluate": evaluate})
+        folder = RunFolder(directory / f"baseline-{digest}")
+        evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate))
+        config = {"data": encode(data), "ngram": encode(ngram)}
+        runs.setdefault(digest, Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,)))
+    return list(runs.values())

@@ -1,0 +1,121 @@
+"""What people see while runs execute: a bar per run and one for all, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from jaxgpt.experiment.plan import Run
+from jaxgpt.launch.task import Event
+
+TRAINING_SHARE = 0.8
+"""Part of a run's bar that training fills; the rest is evaluation."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `7 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def fraction(run: Run) -> tuple[float, str]:
+    """How much of a run is done, 0 to 1, and a few words about where it is."""
+    progress = run.folder.progress()
+    if progress.state == "finished" and run.is_finished():
+        return 1.0, "done"
+    if progress.state in ("trained", "finished"):
+        return TRAINING_SHARE, "evaluating"
+    if not progress.steps or not progress.step:
+        return 0.0, "starting" if run.kind == "model" else "counting"
+    words = f"step {progress.step}/{progress.steps}"
+    if progress.loss is not None:
+        words += f"  loss {progress.loss:.3f}"
+    if progress.tokens_per_second:
+        words += f"  {progress.tokens_per_second:,.0f} tokens/s"
+    return TRAINING_SHARE * progress.step / progress.steps, words
+
+
+class Display:
+    """Follows a pool through its events. Use as a context manager around `Pool.run`."""
+
+    def __init__(self, runs: Sequence[Run], console: Console, interval: float | None = None):
+        self.runs = {run.name: run for run in runs}
+        self.console = console
+        self.interval = interval or (0.5 if console.is_terminal else 30.0)
+        self._started = time.monotonic()
+        self._last = self._started
+        self._ended: set[str] = set()
+        self._bars: dict[str, TaskID] = {}
+        self._at_start = self._total()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+        )
+        self._live = Progress(*columns, console=console, transient=True)
+        self._overall = self._live.add_task("all runs", total=1.0, words="")
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def _total(self) -> float:
+        """Runs done, fractions included."""
+        return sum(1.0 if name in self._ended else fraction(run)[0] for name, run in self.runs.items())
+
+    def summary(self) -> str:
+        """`3/12 runs, 9 min left`; the time from the progress since the start."""
+        done, elapsed = self._total(), time.monotonic() - self._started
+        text = f"{len(self._ended)}/{len(self.runs)} runs"
+        gained = done - self._at_start
+        if gained > 0.02 and done < len(self.runs):
+            text += f", {duration(elapsed / gained * (len(self.runs) - done))} left"
+        return text
+
+    def on_event(self, event: Event) -> None:
+        """The pool's listener."""
+        if event.kind == "stopping":
+            self.console.print("stopping: runs save their state; Ctrl-C again kills them")
+        elif event.task is not None and event.kind == "started":
+            name = event.task.name
+            self._bars[name] = self._live.add_task(name, total=1.0, words="starting")
+            if not self.console.is_terminal:
+                self.console.print(f"{name}: started", highlight=False)
+        elif event.task is not None and event.outcome is not None:
+            self._end(event.task.name, event.outcome.ok, event.outcome.seconds)
+        elif time.monotonic() - self._last >= self.interval:
+            self._last = time.monotonic()
+            self._refresh()
+
+    def _end(self, name: str, ok: bool, seconds: float) -> None:
+        self._ended.add(name)
+        if name in self._bars:
+            self._live.remove_task(self._bars.pop(name))
+        words = f"done in {duration(seconds)}" if ok else "did not finish"
+        self.console.print(f"{name}: {words} ({self.summary()})", highlight=False)
+
+    def _refresh(self) -> None:
+        speed = 0.0
+        for name, bar in self._bars.items():
+            done, words = fraction(self.runs[name])
+            speed += self.runs[name].folder.progress().tokens_per_second or 0.0
+            self._live.update(bar, completed=done, words=words)
+        words = self.summary() + (f", {speed:,.0f} tokens/s" if speed else "")
+        self._live.update(self._overall, completed=self._total() / max(1, len(self.runs)), words=words)
+        if not self.console.is_terminal:
+            self.console.print(words, highlight=False)

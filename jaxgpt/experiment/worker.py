@@ -1,0 +1,137 @@
+"""Executes one run in a process of its own: `python -m jaxgpt.experiment.worker RUN_DIR`.
+
+The folder's `request.json` says what to do: how to train, and what to evaluate. Training resumes where an earlier
+process left off; an evaluation that is already there is not done again. A lock on the folder keeps a second writer out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxgpt.config import decode
+from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.experiment.store import EVALUATION, RunFolder, locked
+from jaxgpt.launch.machine import thread_environment
+from jaxgpt.train.record import write_json
+
+if TYPE_CHECKING:
+    from jaxgpt.data.dataset import Dataset
+    from jaxgpt.evaluate.config import EvaluationConfig
+    from jaxgpt.evaluate.scorer import Scorer
+
+PATIENCE = 60.0
+"""Seconds to wait for a predecessor that is being killed to let go of the folder."""
+
+
+def execute(path: Path, patience: float = PATIENCE) -> None:
+    """Do what the folder asks for and has not. Raises UserError (and what a bug raises); status.json then says so too."""
+    folder = RunFolder(path)
+    request = folder.request()
+    if not request:
+        raise UserError(f"{path}: has no request.json; start runs with experiments/run.py")
+    with locked(path, wait=patience):
+        try:
+            (_baseline if request["kind"] == "baseline" else _model)(folder, request)
+            folder.update_status(state="finished", message=None)
+        except Interrupted:
+            raise
+        except UserError as error:
+            folder.update_status(state="failed", message=str(error))
+            raise
+        except Exception as error:
+            folder.update_status(state="failed", message=f"{type(error).__name__}: {error}".split("\n", 1)[0])
+            raise
+
+
+def _model(folder: RunFolder, request: dict[str, Any]) -> None:
+    """Train, or resume, or skip what is done; then evaluate each wanted arm on the weights."""
+    os.environ.update(thread_environment(request["config"]["threads"]))  # before JAX starts its thread pool
+
+    from jaxgpt.data.dataset import prepare
+    from jaxgpt.evaluate.scorer import model_scorer
+    from jaxgpt.models.base import ModelConfig
+    from jaxgpt.train.environment import prepare_jax
+    from jaxgpt.train.loop import train
+    from jaxgpt.train.run import RunConfig, load_model
+
+    config = decode(RunConfig, request["config"])
+    if folder.is_trained():
+        prepare_jax(config.threads)
+    else:
+        train(config, folder.path)
+    dataset = prepare(config.data)
+    for wanted in request["evaluations"]:
+
+        def scorer(wanted: dict[str, Any] = wanted) -> Scorer:
+            model, _ = load_model(folder.path, decode(ModelConfig, wanted["model"], "model"))
+            return model_scorer(model)
+
+        _evaluate(folder, wanted, scorer, dataset, config.data.sequence_length)
+
+
+def _baseline(folder: RunFolder, request: dict[str, Any]) -> None:
+    """Count n-grams and evaluate them."""
+    from jaxgpt.data.dataset import DataConfig, prepare
+    from jaxgpt.evaluate.ngram import NgramConfig
+
+    raw = request["config"]
+    config = decode(DataConfig, raw["data"], "data")
+    dataset = prepare(config)
+    for wanted in request["evaluations"]:
+
+        def scorer() -> Scorer:
+            return decode(NgramConfig, raw["ngram"], "ngram").fit(dataset.train.tokens, dataset.tokenizer.vocab_size)
+
+        _evaluate(folder, wanted, scorer, dataset, config.sequence_length)
+
+
+def _evaluate(
+    folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Scorer], dataset: Dataset, train_length: int
+) -> None:
+    """Measure one arm and add it to evaluation.json, unless it is there."""
+    from jaxgpt.evaluate.config import EvaluationConfig
+    from jaxgpt.evaluate.measure import evaluate
+
+    if wanted["hash"] in folder.evaluations():
+        return
+    print(f"evaluating {wanted['variant']}", flush=True)
+    started = time.monotonic()
+    config: EvaluationConfig = decode(EvaluationConfig, wanted["evaluate"], "evaluate")
+    split, byte_lengths = dataset.validation, dataset.tokenizer.byte_lengths
+    measurements = evaluate(scorer(), config, split, byte_lengths, train_length)
+    entry = {
+        "hash": wanted["hash"],
+        "variant": wanted["variant"],
+        "config": wanted["evaluate"],
+        "measurements": [
+            {"metric": one.metric, "context": int(one.context), "value": float(one.value), "unit": one.unit}
+            for one in measurements
+        ],
+        "seconds": time.monotonic() - started,
+    }
+    write_json(folder.path / EVALUATION, {**folder.evaluations(), wanted["hash"]: entry})
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of `execute`; a message for what the user can mend, the traceback of anything else."""
+    try:
+        execute(Path(arguments[0]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""What this machine has, and how it is divided into slots."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.launch.task import Slot
+
+GIB = 2**30
+
+
+def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """The cores this process may use: its affinity, cut to the container's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+    else:
+        mine = list(range(os.cpu_count() or 1))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        mine = mine[: max(1, math.ceil(int(quota) / int(period)))]
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        pass
+    return mine
+
+
+def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that new processes can have: what the system says is free, cut to the container's limit. None: unknown."""
+    found = []
+    try:
+        for line in (proc / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError):
+        pass
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        # What the kernel caches of files counts as used but is given back when needed.
+        cache = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines()).get("inactive_file", 0)
+        found.append(max(0, limit - used + int(cache)))
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def accelerators(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> list[dict[str, str]]:
+    """One environment per accelerator slot, empty on a machine with CPUs only. Asks the system, not JAX: importing it
+    here would occupy the devices. A TPU serves one process at a time, so all its chips are one slot."""
+    platforms = environment.get("JAX_PLATFORMS", "").split(",")
+    if platforms[0] == "cpu":
+        return []
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [{"CUDA_VISIBLE_DEVICES": number.strip()} for number in visible.split(",") if number.strip()]
+    cards = sorted(path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
+    if cards:
+        return [{"CUDA_VISIBLE_DEVICES": number} for number in sorted(cards, key=int)]
+    if "tpu" in platforms or any(devices.glob("accel[0-9]*")):
+        return [{}]
+    return []
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment that gives a process `threads` threads. NPROC sizes XLA's pool, on which the results' last bits depend;
+    the rest keeps libraries from starting one thread per core in every process."""
+    count = str(threads)
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return dict.fromkeys(names, count)
+
+
+def local_slots(threads: int, workers: int | None = None, memory_per_task: int = GIB) -> list[Slot]:
+    """As many slots as fit: one per accelerator, else cores over threads, cut to the memory at hand.
+
+    `workers` overrides the number. Cores are pinned when the slots fill the machine exactly (two pinned single-core
+    processes beat one two-core process); with fewer, the system's scheduler may have another launcher to serve.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}: expected a number of processes, 1 or more")
+    env = thread_environment(threads)
+    devices = accelerators()
+    if devices:
+        return [Slot({**env, **devices[i % len(devices)]}) for i in range(workers or len(devices))]
+    mine = cores()
+    count = workers or max(1, len(mine) // threads)
+    memory = available_memory()
+    if workers is None and memory is not None:
+        count = max(1, min(count, memory // memory_per_task))
+    pinned = count > 1 and count * threads == len(mine)
+    return [Slot(env, tuple(mine[i * threads : (i + 1) * threads]) if pinned else ()) for i in range(count)]
