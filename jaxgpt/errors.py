@@ -26,6 +26,10 @@ class DataError(UserError):
     """A corpus or tokenizer that cannot serve: missing file, no text, documents too short, wrong tokenizer."""
 
 
+class ContextTooLong(UserError):
+    """A model that has no value for positions this far (learned embeddings): evaluation leaves the context out."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged or belongs to something else."""
 

@@ -1,0 +1,46 @@
+"""What is measured of every run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxgpt.evaluate.ngram import NgramConfig
+from jaxgpt.evaluate.protocols.base import ProtocolConfig
+from jaxgpt.evaluate.protocols.by_position import ByPositionConfig
+from jaxgpt.evaluate.protocols.fixed_target import FixedTargetConfig
+from jaxgpt.evaluate.protocols.non_overlapping import NonOverlappingConfig
+from jaxgpt.evaluate.protocols.sliding import SlidingConfig
+
+
+def default_protocols() -> dict[str, ProtocolConfig | None]:
+    """All four protocols at the size of a laptop run."""
+    return {
+        "fixed_target": FixedTargetConfig(),
+        "non_overlapping": NonOverlappingConfig(),
+        "sliding": SlidingConfig(),
+        "by_position": ByPositionConfig(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """All that an evaluation depends on beside the model and the data.
+
+    At a training length L one evaluation reads about 3.1k L tokens (400k at L = 128), two thirds of them for the fixed
+    targets.
+    """
+
+    protocols: dict[str, ProtocolConfig | None] = dataclasses.field(default_factory=default_protocols)  # null: left out
+    ngram: NgramConfig | None = NgramConfig()  # the baseline printed beside the models; null: none
+    max_tokens_per_batch: int = 8192  # rows * tokens scored at once; one row where that is longer
+
+    def __post_init__(self) -> None:
+        if self.max_tokens_per_batch < 1:
+            raise ValueError("max_tokens_per_batch must be at least 1")
+        types = [type(protocol) for protocol in self.active().values()]
+        if len(set(types)) < len(types):
+            raise ValueError("protocols: the same type twice would give two measurements one name")
+
+    def active(self) -> dict[str, ProtocolConfig]:
+        """The protocols that are not left out."""
+        return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}

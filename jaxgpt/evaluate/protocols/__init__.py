@@ -1,0 +1,1 @@
+"""Evaluation protocols, one file each: fixed target, non-overlapping windows, sliding window, loss by position."""

@@ -1,0 +1,118 @@
+"""What every protocol promises, whichever it is; a new one is held to it by being registered."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+
+from jaxgpt.config import decode, encode
+from jaxgpt.data.tokens import split_of
+from jaxgpt.errors import DataError
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses
+from jaxgpt.registry import kinds
+
+L = 16
+KINDS = kinds(ProtocolConfig)
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def protocol(request) -> ProtocolConfig:
+    return KINDS[request.param]()
+
+
+@pytest.fixture
+def split(counting_split):
+    return counting_split(3000, 40, 2000, 500)
+
+
+def test_the_four_of_the_issue_exist():
+    assert set(KINDS) >= {"fixed_target", "non_overlapping", "sliding", "by_position"}
+
+
+def test_configuration_round_trips(protocol):
+    assert decode(ProtocolConfig, encode(protocol)) == protocol
+
+
+def test_a_constant_loss_is_measured_as_itself(protocol, split, oracle, ones):
+    measurements = protocol.run(oracle(lambda position, target: np.full(target.shape, 1.5)), split, ones, L)
+    assert measurements
+    for measurement in measurements:
+        assert isinstance(measurement.value, float)
+        assert isinstance(measurement.context, int)
+        expected = 1.5 / math.log(2) if measurement.unit == "bits/byte" else 1.5
+        assert measurement.value == pytest.approx(expected)
+    names = [(measurement.metric, measurement.context) for measurement in measurements]
+    assert len(set(names)) == len(names)
+    contexts = [measurement.context for measurement in measurements]
+    assert contexts == sorted(contexts)
+
+
+def test_every_context_scores_the_same_tokens_once(protocol, split, oracle, ones):
+    scorer = oracle(lambda position, target: target)
+    protocol.run(scorer, split, ones, L)
+    scored = [sorted(targets) for targets in scorer.scored.values()]
+    assert all(targets == scored[0] for targets in scored)
+    assert len(set(scored[0])) == len(scored[0])
+
+
+def test_a_scorer_that_refuses_a_length_loses_only_that(protocol, split, oracle, ones, caplog):
+    whole = protocol.run(oracle(lambda position, target: target), split, ones, L)
+    with caplog.at_level(logging.WARNING, "jaxgpt.evaluate"):
+        part = protocol.run(oracle(lambda position, target: target, longest=L), split, ones, L)
+    single_window = protocol.run(oracle(lambda position, target: target, longest=1), split, ones, L)
+    assert single_window == []
+    expected = [] if encode(protocol)["type"] == "by_position" else [m for m in whole if m.context <= L]
+    assert part == expected
+    assert "positions end at 16" in caplog.text
+
+
+def test_too_little_text_is_refused_before_training(protocol, counting_split):
+    with pytest.raises(DataError, match=r"\d+ tokens"):
+        protocol.check(counting_split(3, 2), L)
+
+
+def test_enough_text_passes_the_check(protocol, split):
+    assert protocol.check(split, L) is None
+
+
+def test_scores_do_not_depend_on_how_tokens_are_stored(protocol, oracle, ones):
+    tokens = np.arange(3000)
+    small, large = split_of([tokens]), split_of([tokens])
+    object.__setattr__(large, "tokens", tokens.astype(np.uint32))
+    results = [protocol.run(oracle(lambda p, t: np.sin(p + t)), split, ones, L) for split in (small, large)]
+    assert results[0] == results[1]
+
+
+def test_averages_are_sums_over_tokens_and_over_bytes():
+    measured = averages("x", 8, np.full((2, 3), math.log(2), np.float32), np.array([[0, 1, 2], [4, 1, 1]]))
+    assert measured == [
+        Measurement("x_nll", 8, pytest.approx(math.log(2)), "nats/token"),
+        Measurement("x_bits_per_byte", 8, pytest.approx(6 / 9), "bits/byte"),
+    ]
+
+
+def test_tokens_that_stand_for_no_text_have_no_bits_per_byte():
+    assert [m.metric for m in averages("x", 8, np.ones((1, 2), np.float32), np.zeros((1, 2), int))] == ["x_nll"]
+
+
+def test_sums_are_float64():
+    many = np.full((1000, 10_000), 0.1, np.float32)
+    (nll,) = averages("x", 8, many, np.zeros((1, 1), int))
+    assert nll.value == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+def test_a_loss_that_is_no_number_is_left_out(oracle, caplog):
+    rows = np.arange(6, dtype=np.int32)[None]
+    scorer = oracle(lambda position, target: np.where(target == 3, np.nan, 1.0))
+    assert losses("x", scorer, rows[:, :-1], rows[:, 1:]) is None
+    assert "x: no measurement at context 5: the loss is not a finite number" in caplog.text
+
+
+def test_the_base_is_no_protocol(split, oracle, ones):
+    with pytest.raises(TypeError, match="check"):
+        ProtocolConfig().check(split, L)
+    with pytest.raises(TypeError, match="run"):
+        ProtocolConfig().run(oracle(lambda p, t: t), split, ones, L)
