@@ -1,0 +1,56 @@
+"""What a corpus is: documents in a fixed order, and a fingerprint of their content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from jaxgpt.errors import DataError
+from jaxgpt.registry import slot
+
+Digest = Callable[[Path], str]  # a file's SHA-256, in hexadecimal; `prepare` passes one that remembers unchanged files
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One text that belongs together. The name is unique in its corpus; the split into training and validation hangs on it."""
+
+    name: str
+    text: str
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal. Raises DataError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """SHA-256 of a sequence of texts, in hexadecimal; where one ends and the next begins counts."""
+    total = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", errors="surrogatepass")
+        total.update(len(raw).to_bytes(8, "little") + raw)
+    return total.hexdigest()
+
+
+@slot("corpus", package="jaxgpt.data.corpora")
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """The text a model learns from."""
+
+    more_documents: ClassVar[str] = "use a corpus of more documents"  # the way out when there are too few
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, always in the same order; none is empty. Raises DataError naming file and line."""
+        raise TypeError(f"{type(self).__qualname__} must define documents()")
+
+    def fingerprint(self, digest: Digest = file_digest) -> str:
+        """Hexadecimal digest of everything `documents` gives. Called at every start: reads files through `digest` alone."""
+        raise TypeError(f"{type(self).__qualname__} must define fingerprint()")

@@ -1,0 +1,156 @@
+"""A user's own files: plain text, Markdown and JSON lines, each possibly gzipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
+from jaxgpt.errors import DataError
+from jaxgpt.registry import register
+
+_PLAIN = (".txt", ".md")
+_LINES = ".jsonl"
+_READABLE = (*_PLAIN, _LINES)
+
+
+@register("text")
+@dataclasses.dataclass(frozen=True)
+class TextConfig(CorpusConfig):
+    """Your own files or folders: .txt and .md (one document per file), .jsonl (one per line), each also as .gz.
+
+    Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is; a byte order mark is dropped.
+    Texts that are empty or only white space are passed over.
+    """
+
+    path: str | tuple[str, ...]  # a file or folder, or a list of them; relative to where the command runs
+    text_field: str = "text"  # the key of a .jsonl line that holds its text
+    document_characters: int | None = None  # cut longer texts, at ends of lines, into documents of about this many
+
+    more_documents: ClassVar[str] = (
+        "add files, or cut long texts into several documents with data.corpus.document_characters=20000"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.path or not all(self._paths()):
+            raise ValueError("path: must name at least one file or folder")
+        if self.document_characters is not None and self.document_characters < 1:
+            raise ValueError(f"document_characters: must be at least 1, got {self.document_characters}")
+
+    def _paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """(name, file) in the order of the paths given, and by name within a folder."""
+        found: dict[Path, str] = {}
+        for given in self._paths():
+            path = Path(given).expanduser()
+            if path.is_dir():
+                inside = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if _belongs(file, path))
+                if not inside:
+                    raise DataError(
+                        f"data.corpus.path: the folder {given} holds no {' or '.join(_READABLE)} file (or .gz)"
+                    )
+                for name in inside:
+                    found.setdefault(path / name, name if len(self._paths()) == 1 else f"{path.name}/{name}")
+            elif not path.exists():
+                raise DataError(f"data.corpus.path: there is no file or folder {given} (looked in {Path.cwd()})")
+            elif not _kind(path):
+                raise DataError(
+                    f"data.corpus.path: {given} is none of {', '.join(_READABLE)} (or one of them with .gz)"
+                )
+            else:
+                found.setdefault(path, path.name)
+        names = list(found.values())
+        if len(set(names)) < len(names):  # the same name in two places: the whole path tells them apart
+            found = {path: path.as_posix() for path in found}
+        return [(name, path) for path, name in found.items()]
+
+    def documents(self) -> Iterator[Document]:
+        empty = True
+        for name, path in self._files():
+            texts = self._lines(path) if _kind(path) == _LINES else [("", _decoded(_bytes(path), path))]
+            for suffix, text in texts:
+                for document in self._cut(name + suffix, text):
+                    empty = False
+                    yield document
+        if empty:
+            raise DataError(f"data.corpus.path: {', '.join(self._paths())} holds no text (only empty files or lines)")
+
+    def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
+        """(`:line`, text) of every line of a .jsonl file that is not blank."""
+        for number, raw in enumerate(_bytes(path).splitlines(), start=1):
+            if not raw.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(_decoded(raw, path, number))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+            text = row.get(self.text_field) if isinstance(row, dict) else None
+            if not isinstance(text, str):
+                has = (
+                    f"its keys are {', '.join(map(repr, row)) or 'none'}"
+                    if isinstance(row, dict)
+                    else "it is no object"
+                )
+                raise DataError(f"{where}: no text under {self.text_field!r} ({has}); set data.corpus.text_field")
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise DataError(f"{where}: {self.text_field!r} holds half of a surrogate pair, which is no character")
+            yield f":{number}", text
+
+    def _cut(self, name: str, text: str) -> Iterator[Document]:
+        """The text as one document, or as several of about `document_characters`, each ending at the end of a line."""
+        size = self.document_characters
+        if size is None or len(text) <= size:
+            if text.strip():
+                yield Document(name, text)
+            return
+        start, number = 0, 0
+        while start < len(text):
+            end = text.find("\n", start + size - 1) + 1 or len(text)
+            if text[start:end].strip():
+                yield Document(f"{name}#{number}", text[start:end])
+                number += 1
+            start = end
+
+    def fingerprint(self, digest: Digest = file_digest) -> str:
+        parts = ["text", self.text_field, str(self.document_characters)]
+        for name, path in self._files():
+            parts += [name, digest(path)]
+        return digest_of(parts)
+
+
+def _kind(path: Path) -> str | None:
+    """The suffix that says how a file is read, `.gz` aside; None where it cannot be."""
+    suffixes = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in _READABLE if suffixes.endswith(suffix)), None)
+
+
+def _belongs(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return not hidden and _kind(path) is not None and path.is_file()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise DataError(f"{path}: ends in .gz but is not a complete gzip file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _decoded(raw: bytes, path: Path, line: int = 1) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line += raw[: error.start].count(b"\n")
+        wrong = f"byte 0x{raw[error.start]:02x}"
+        raise DataError(f"{path}, line {line}: not UTF-8 ({wrong}); convert it, as with `iconv -t UTF-8`") from None

@@ -1,0 +1,114 @@
+"""Batches for training and validation: shuffled anew each epoch, resumed exactly where they stopped.
+
+A batch is a dict of numpy arrays, with B rows of T tokens: `inputs`, `targets` and `segment` int32 [B, T], `weights`
+float32 [B, T]. `segment` numbers the documents of a row (0 is padding); the loss is the weighted mean over targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxgpt.data.packing import Batch, make_rows
+from jaxgpt.data.tokens import TokenSplit
+from jaxgpt.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import grain
+
+_PREFETCHED = 16  # batches
+
+
+def batches(
+    split: TokenSplit,
+    *,
+    batch_size: int,
+    sequence_length: int,
+    seed: int,
+    packing: str = "windows",
+    epochs: int | None = None,
+) -> grain.DatasetIterator:
+    """Batches in an order drawn anew from `seed` in every epoch; endless where `epochs` is None.
+
+    The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set to it goes
+    on with the very same batches. A state counts batches: keep `pipeline_identity` beside it. Rows that do not fill a last
+    batch join the next epoch, and are dropped after the last.
+
+    Raises DataError where the split does not fill one batch.
+    """
+    import grain  # here, for it imports jax, which takes a second
+
+    rows = make_rows(split, sequence_length, packing)
+    _require_rows(len(rows), batch_size, split, sequence_length, packing)
+    dataset = grain.MapDataset.range(len(rows)).shuffle(seed=seed).repeat(epochs).batch(batch_size, drop_remainder=True)
+    # Numbers are shuffled and batched, then a whole batch is cut from the file at once. One thread is the fastest, for
+    # there is nothing to wait for.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
+    return iter(dataset.map(rows).to_iter_dataset(options))
+
+
+def validation_batches(
+    split: TokenSplit,
+    batch_size: int,
+    sequence_length: int,
+    max_batches: int | None = None,
+    packing: str = "windows",
+) -> Iterator[Batch]:
+    """The same batches at every call: all rows in order, or as many as `max_batches` hold, spread evenly over the split.
+
+    The last batch is filled with rows of padding (segment and weights 0), so that all have the same shape. Raises DataError
+    where the split does not fill one row.
+    """
+    rows = make_rows(split, sequence_length, packing)
+    _require_rows(len(rows), 1, split, sequence_length, packing)
+    count = len(rows) if max_batches is None else min(len(rows), max_batches * batch_size)
+    chosen = np.arange(count) * len(rows) // max(count, 1)
+    return (_padded(rows(chosen[at : at + batch_size]), batch_size) for at in range(0, count, batch_size))
+
+
+def _padded(batch: Batch, batch_size: int) -> Batch:
+    missing = batch_size - len(batch["inputs"])
+    if not missing:
+        return batch
+    return {name: np.pad(array, ((0, missing), (0, 0))) for name, array in batch.items()}
+
+
+def _require_rows(rows: int, batch_size: int, split: TokenSplit, sequence_length: int, packing: str) -> None:
+    if rows >= batch_size:
+        return
+    if packing == "windows":
+        what = f"{split.num_tokens} tokens"
+        needed = f"{batch_size * sequence_length + 1}"
+    else:
+        what = f"{rows} rows of documents"
+        needed = f"{batch_size}"
+    raise DataError(
+        f"{split.name} has {what}, needs {needed} for a batch of {batch_size} sequences of {sequence_length} tokens; "
+        "use more text, a smaller batch size or a smaller data.sequence_length"
+    )
+
+
+def pipeline_identity(
+    dataset_fingerprint: str, batch_size: int, sequence_length: int, seed: int, packing: str
+) -> dict[str, Any]:
+    """What an iterator's state means nothing without; a checkpoint keeps it beside the state, as JSON."""
+    return {
+        "dataset_fingerprint": dataset_fingerprint,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "seed": seed,
+        "packing": packing,
+    }
+
+
+def require_same_pipeline(saved: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError where the state kept in `where` counts other batches than this run's."""
+    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+    if different:
+        changes = ", ".join(f"{name} {saved.get(name)!r}, now {current.get(name)!r}" for name in different)
+        raise CheckpointError(
+            f"{where} cannot continue with other data ({changes}): its place is counted in batches; "
+            "restore these settings or start a new run"
+        )
