@@ -10,10 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxgpt.config import parse_overrides
 from jaxgpt.errors import ConfigError, Interrupted, UserError
+from jaxgpt.experiment import engine
+from jaxgpt.experiment.engine import Failure, print_failures
+from jaxgpt.experiment.estimate import estimate, slots_for
 from jaxgpt.experiment.plan import Plan, make_plan
+from jaxgpt.experiment.progress import duration
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
 
 VERBS = {
@@ -27,7 +32,7 @@ VERBS = {
 def main(arguments: Sequence[str], experiments: Path, configs: Path) -> int:
     """Run the command line; the exit code. `experiments` and `configs` are the folders of experiment and YAML files."""
     options = _parser(configs).parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         return _dispatch(options, arguments, experiments, configs, console)
     except UserError as error:
@@ -64,7 +69,7 @@ def _dispatch(
 ) -> int:
     if options.list:
         for name, summary in list_experiments(experiments).items():
-            console.print(f"{name:24} {summary}", highlight=False, markup=False)
+            print(f"{name:24} {summary}")
         return 0
     if not options.exp:
         raise ConfigError("--exp NAME: which experiment? --list names them")
@@ -75,18 +80,23 @@ def _dispatch(
     plan = make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs)
     command = shlex.join(["python", "experiments/run.py", *arguments])
     if options.verb == "plan":
-        return _plan(plan, options.workers, console)
+        _plan(plan, options.workers, console)
+        return 0
     if options.verb == "status":
         from jaxgpt.experiment.collect import status_table
 
         console.print(status_table(plan))
         return 0
     if options.verb == "report":
-        return _report(plan, command, console)
-    code = _run(plan, options.workers, console)
-    if options.verb == "run":
-        return code
-    return _report(plan, command, console) or code
+        _report(plan, command, console)
+        return 0
+    failures = _run(plan, options.workers, console)
+    try:
+        if options.verb is None:
+            _report(plan, command, console)
+    finally:
+        print_failures(failures, console)
+    return 1 if failures else 0
 
 
 def _stay_off_accelerators() -> None:
@@ -96,11 +106,7 @@ def _stay_off_accelerators() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _plan(plan: Plan, workers: int | None, console: Console) -> int:
-    from jaxgpt.experiment import engine
-    from jaxgpt.experiment.estimate import estimate, slots_for
-    from jaxgpt.experiment.progress import duration
-
+def _plan(plan: Plan, workers: int | None, console: Console) -> None:
     sizes = engine.prepare(plan)
     table = Table(title=f"{plan.experiment.name} at scale {plan.scale.name}", title_justify="left")
     for name in ("variant", "parameters", "training FLOPs", "tokens", "runs", "finished", "what it is"):
@@ -124,37 +130,29 @@ def _plan(plan: Plan, workers: int | None, console: Console) -> int:
     if waiting:
         guess = estimate(plan, sizes, waiting, len(slots))
         console.print(f"estimate: {duration(guess.seconds)}, from {guess.basis}", highlight=False)
-    return 0
 
 
-def _run(plan: Plan, workers: int | None, console: Console) -> int:
-    """Execute what is pending; 1 if any run failed."""
-    from jaxgpt.experiment import engine
-    from jaxgpt.experiment.estimate import slots_for
-
+def _run(plan: Plan, workers: int | None, console: Console) -> Sequence[Failure]:
+    """Execute what is pending; what failed. Raises Interrupted when told to stop."""
     sizes = engine.prepare(plan)
     waiting = engine.pending(plan)
+    where = f"{plan.experiment.name}, scale {plan.scale.name}"
     if not waiting:
-        console.print(f"{plan.experiment.name}: all {len(plan.runs)} runs are finished", highlight=False)
-        return 0
+        console.print(Text(f"{where}: all {len(plan.runs)} runs are finished"), soft_wrap=True)
+        return ()
     slots = slots_for(plan, sizes, workers)
-    console.print(
-        f"{plan.experiment.name}, scale {plan.scale.name}: {len(waiting)} of {len(plan.runs)} runs to do, "
-        f"{len(slots)} at a time, in {plan.directory}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    todo = f"{len(waiting)} of {len(plan.runs)} runs to do, {len(slots)} at a time, in {plan.directory}"
+    console.print(Text(f"{where}: {todo}"), soft_wrap=True)
     executed = engine.execute(plan, slots, sizes, console)
     if executed.interrupted:
-        raise Interrupted(f"{plan.experiment.name}: interrupted; the same command goes on from what was saved")
-    engine.print_failures(executed.failures, console)
-    return 1 if executed.failures else 0
+        raise Interrupted(f"{where}: interrupted; the same command goes on from what was saved")
+    return executed.failures
 
 
-def _report(plan: Plan, command: str, console: Console) -> int:
+def _report(plan: Plan, command: str, console: Console) -> None:
     """Write the report and print its essence."""
     from jaxgpt.experiment.collect import make_report, print_report
     from jaxgpt.experiment.report import write_report
 
     report = make_report(plan, command)
     print_report(report, write_report(report, plan.directory / "report"), console)
-    return 0

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxgpt.errors import UserError
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import Results, Row, Timing
 from jaxgpt.experiment.statistics import t_interval
+from jaxgpt.registry import kind_of
 
 if TYPE_CHECKING:
     from jaxgpt.experiment.report import Curve, Report
@@ -125,8 +127,6 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
 def _facts(plan: Plan) -> dict[str, object]:
     """What holds for the whole experiment: from the plan, and from the environment the first finished run recorded."""
     training = plan.arms[0].training
-    from jaxgpt.registry import kind_of
-
     facts: dict[str, object] = {
         "scale": plan.scale.name,
         "seeds": len(plan.seeds),
@@ -151,7 +151,7 @@ def print_report(report: Report, index: Path, console: Console) -> None:
     if report.verdicts:
         console.print(verdict_table(report.verdicts))
     for note in report.notes:
-        console.print(f"[yellow]note[/] {note}", highlight=False)
+        console.print(Text(f"note: {note}", "yellow"))
     console.print(f"report: {index}", highlight=False, soft_wrap=True)
 
 
@@ -166,7 +166,7 @@ def perplexity_table(results: Results) -> Table:
         table.add_column(f"{context}" + (" = L" if context == length else ""), justify="right")
     for variant in (*results.variants, *results.baselines):
         cells = [_cell(results, variant, context) for context in contexts]
-        table.add_row(variant, *cells)
+        table.add_row(Text(variant), *map(Text, cells))
     return table
 
 
@@ -194,9 +194,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
             estimate += f" [{verdict.low:.3g}, {verdict.high:.3g}]"
         style = VERDICT_STYLE.get(verdict.verdict, "")
         name = f"{verdict.claim} (headline)" if verdict.headline else verdict.claim
-        table.add_row(
-            name, f"[{style}]{verdict.verdict}[/]", estimate.replace("[", r"\["), verdict.reason.replace("[", r"\[")
-        )
+        table.add_row(Text(name), Text(verdict.verdict, style), Text(estimate), Text(verdict.reason))
     return table
 
 
@@ -209,7 +207,8 @@ def status_table(plan: Plan) -> Table:
         progress = run.folder.progress()
         loss = "" if progress.loss is None else f"{progress.loss:.4f}"
         step = f"{progress.step}/{progress.steps}" if progress.steps else ""
-        table.add_row(run.name, _state(run), step, loss, _evaluated(run), progress.message or "")
+        cells = (run.name, _state(run), step, loss, _evaluated(run), progress.message or "")
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from jaxgpt.config import content_hash
 from jaxgpt.errors import DataError, UserError
@@ -153,9 +154,13 @@ def _failure(run: Run, outcome: Outcome) -> Failure:
 
 
 def print_failures(failures: Sequence[Failure], console: Console) -> None:
-    """Every failure with its message, the end of its output and where the rest is."""
+    """Every failure with its message and where its output is; the end of the output once for each message."""
+    shown = set()
     for failure in failures:
-        console.print(f"\n[bold red]{failure.run.name}[/] failed: {failure.message}", highlight=False)
-        for line in tail(failure.log, 8).splitlines():
-            console.print(f"    {line}", style="dim", markup=False, highlight=False)
-        console.print(f"    log: {failure.log}", highlight=False, soft_wrap=True)
+        head = Text.assemble((failure.run.name, "bold red"), f" failed: {failure.message}")
+        console.print(head, soft_wrap=True)
+        if failure.message not in shown:
+            for line in tail(failure.log, 8).splitlines():
+                console.print(Text(f"    {line}", "dim"), soft_wrap=True)
+        shown.add(failure.message)
+        console.print(Text(f"    log: {failure.log}"), soft_wrap=True)

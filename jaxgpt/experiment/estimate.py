@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset
 
 SHARE_OF_PEAK = 0.3
-"""Share of the matrix-product peak that training a small model reaches on a CPU; a guess until runs are there to ask."""
+"""Share of the matrix-product peak that training a small model reaches on a CPU; a guess until a run has been timed."""
 
 EVALUATION_SHARE = 0.3
 """Time of the evaluations over that of training; likewise a guess."""

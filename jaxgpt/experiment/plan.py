@@ -1,8 +1,9 @@
-"""From an experiment to its runs: every trained variant with every seed, each in a folder named by what it depends on.
+"""From an experiment to its runs: every trained variant with every seed, in a folder named by what it depends on.
 
-Two hashes keep apart what costs much from what costs little. The training hash (seed, threads, model, data, train) names
-the run folder; the evaluation hash (how to evaluate, the arm's model, the training hash) names a measurement in it. So
-another context length never trains again, and an arm that evaluates another's weights lives in its parent's folder.
+Two hashes keep apart what costs much from what costs little. The training hash (seed, threads, model, data, train)
+names the run folder; the evaluation hash (how to evaluate, the arm's model, the training hash) names a measurement in
+it. So another context length never trains again, and an arm that evaluates another's weights lives in its parent's
+folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import ConfigError
-from jaxgpt.experiment.spec import BASELINE, Experiment, Scale, Variant, resolve
+from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, resolve
 from jaxgpt.experiment.store import RunFolder
 
 if TYPE_CHECKING:
@@ -128,12 +129,14 @@ def make_plan(
 
 def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]], configs: Path) -> tuple[Arm, ...]:
     from jaxgpt.evaluate.config import EvaluationConfig  # these bring JAX, which --list and --help do not need
-    from jaxgpt.train.run import RunConfig
+    from jaxgpt.train.run import RunConfig, encode_defaults
 
+    defaults = {**encode_defaults(), "evaluate": encode(EvaluationConfig())}
+    defaults = {name: value for name, value in defaults.items() if name in SECTIONS and name != "seed"}
     arms: dict[str, Arm] = {}
     for variant in sorted(experiment.variants, key=lambda variant: variant.parent is not None):
-        raw = resolve(experiment, scale, variant, pairs, configs)
-        evaluation = decode(EvaluationConfig, raw.pop("evaluate", {}), "evaluate")
+        raw = resolve(experiment, scale, variant, pairs, configs, defaults)
+        evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
         training = config if variant.parent is None else arms[variant.parent].training
         arms[variant.name] = Arm(variant, training, config.model, evaluation)
@@ -165,7 +168,7 @@ def _check_distinct(
         if before is None and after is not None:
             path, value = pairs[count]
             raise ConfigError(
-                f"--set {path}={value}: makes the variants {after[0]!r} and {after[1]!r} equal; leave it to the variants"
+                f"--set {path}={value}: makes the variants {after[0]!r} and {after[1]!r} equal; that is theirs to set"
             )
     how = f"scale {scale.name}" if not pairs else "--set " + " ".join(f"{path}={value}" for path, value in pairs)
     raise ConfigError(f"experiment {experiment.name}: the variants {equal[0]!r} and {equal[1]!r} are equal with {how}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -54,13 +53,8 @@ class Display:
         self._ended: set[str] = set()
         self._bars: dict[str, TaskID] = {}
         self._at_start = self._total()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(),
-        )
-        self._live = Progress(*columns, console=console, transient=True)
+        text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
+        self._live = Progress(text, BarColumn(), words, TimeElapsedColumn(), console=console, transient=True)
         self._overall = self._live.add_task("all runs", total=1.0, words="")
 
     def __enter__(self) -> Display:
@@ -68,9 +62,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self._live.stop()
 

@@ -177,15 +177,18 @@ def include(layer: Mapping[str, Any], configs: Path) -> dict[str, Any]:
 
 
 def resolve(
-    experiment: Experiment, scale: Scale, variant: Variant, pairs: Sequence[tuple[str, Any]], configs: Path
+    experiment: Experiment,
+    scale: Scale,
+    variant: Variant,
+    pairs: Sequence[tuple[str, Any]],
+    configs: Path,
+    defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The partial run configuration of one variant, all layers merged; the variant's lie on its parent's.
+    """The run configuration of one variant, all layers merged on `defaults`; the variant's lie on its parent's.
 
-    One thread per run unless a layer says otherwise: the number is part of what the results depend on, so it must not
-    follow the number of cores at hand.
+    Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
-    raw: dict[str, Any] = {"threads": 1}
-    raw = merge(raw, include(experiment.base, configs))
+    raw = merge(defaults, include(experiment.base, configs))
     raw = merge(raw, include(scale.config, configs))
     if variant.parent is not None:
         raw = merge(raw, experiment.variant(variant.parent).overrides)

@@ -30,7 +30,7 @@ PATIENCE = 60.0
 
 
 def execute(path: Path, patience: float = PATIENCE) -> None:
-    """Do what the folder asks for and has not. Raises UserError (and what a bug raises); status.json then says so too."""
+    """Do what the folder asks for and lacks. Raises UserError, and what a bug raises; status.json then says so, too."""
     folder = RunFolder(path)
     request = folder.request()
     if not request:

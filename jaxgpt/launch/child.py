@@ -1,6 +1,6 @@
 """Ties a task to its launcher, then becomes it: `python -I -S child.py PARENT_PID CPUS COMMAND...`.
 
-A launcher killed with -9 cannot stop its workers, and an orphan would go on writing beside the worker of the next launcher.
+A launcher killed with -9 cannot stop its workers, and an orphan would go on writing beside the next launcher's worker.
 On Linux the kernel kills this process when the launcher dies (`prctl(PR_SET_PDEATHSIG)`), which holds across `exec`.
 This is a program of its own because running Python between fork and exec of a process with threads can deadlock. Where
 there is no `prctl`, the lock on the run folder alone keeps a second writer out.

@@ -36,7 +36,7 @@ class _Running:
 
 
 class Pool:
-    """Executes tasks in `slots`. Use it from the main thread: a task lives no longer than the thread that started it."""
+    """Executes tasks in `slots`, from the main thread: a task lives no longer than the thread that started it."""
 
     def __init__(self, slots: Sequence[Slot], grace: float = 60.0, interval: float = 0.1):
         if not slots:

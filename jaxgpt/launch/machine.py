@@ -15,10 +15,8 @@ GIB = 2**30
 
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """The cores this process may use: its affinity, cut to the container's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        mine = sorted(os.sched_getaffinity(0))
-    else:
-        mine = list(range(os.cpu_count() or 1))
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    mine = sorted(affinity)
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         mine = mine[: max(1, math.ceil(int(quota) / int(period)))]
@@ -31,10 +29,9 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     """Bytes that new processes can have: what the system says is free, cut to the container's limit. None: unknown."""
     found = []
     try:
-        for line in (proc / "meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except (OSError, ValueError):
+        lines = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, ValueError, KeyError):
         pass
     try:
         limit = int((cgroup / "memory.max").read_text())
@@ -65,8 +62,8 @@ def accelerators(environment: Mapping[str, str] = os.environ, devices: Path = Pa
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Environment that gives a process `threads` threads. NPROC sizes XLA's pool, on which the results' last bits depend;
-    the rest keeps libraries from starting one thread per core in every process."""
+    """Environment that gives a process `threads` threads. NPROC sizes XLA's pool, on which the results' last bits
+    depend; the rest keeps libraries from starting one thread per core in every process."""
     count = str(threads)
     names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return dict.fromkeys(names, count)

@@ -1,0 +1,197 @@
+"""The pool with real processes: failures kept apart, limits kept, nothing left alive."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxgpt.launch.local import Pool
+from jaxgpt.launch.task import Slot, Task
+
+PYTHON = (sys.executable, "-S", "-c")
+
+
+def task(tmp_path, name, code, **changes):
+    return Task(name, (*PYTHON, textwrap.dedent(code)), tmp_path / f"{name}.log", **changes)
+
+
+def pool(count=2, **changes):
+    return Pool([Slot({"SLOT": str(i)}) for i in range(count)], interval=0.01, **changes)
+
+
+def alive(pid):
+    """Whether a process runs; one that ended and waits to be collected does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_failures_neither_stop_nor_hide_the_others(tmp_path):
+    tasks = [
+        task(tmp_path, "bad", "print('words of the failure'); raise SystemExit(3)"),
+        task(tmp_path, "dead", "import os; os.kill(os.getpid(), 9)"),
+        task(tmp_path, "good", "print('fine')"),
+        Task("missing", ("no-such-command",), tmp_path / "missing.log"),
+        task(tmp_path, "last", "print('fine, too')"),
+    ]
+    events = []
+    outcomes = pool().run(tasks, lambda event: events.append((event.kind, event.task and event.task.name)))
+    assert [outcome.code for outcome in outcomes] == [3, -9, 0, 1, 0]
+    assert [outcome.task.name for outcome in outcomes] == ["bad", "dead", "good", "missing", "last"]
+    assert (tmp_path / "bad.log").read_text() == "words of the failure\n"
+    assert (tmp_path / "last.log").read_text() == "fine, too\n"
+    assert {("started", "good"), ("ended", "good"), ("ended", "dead")} <= set(events)
+
+
+def test_at_most_one_task_per_slot_each_with_its_environment(tmp_path):
+    code = f"""
+        import os, time
+        place = {str(tmp_path)!r} + "/busy-" + os.environ["SLOT"]
+        os.mkdir(place); time.sleep(0.1); os.rmdir(place)
+        print(os.environ["SLOT"], os.environ["OWN"], os.getcwd())
+    """
+    tasks = [task(tmp_path, f"t{i}", code, env={"OWN": f"e{i}"}, cwd=tmp_path) for i in range(6)]
+    assert all(outcome.ok for outcome in pool(2).run(tasks))
+    lines = [(tmp_path / f"t{i}.log").read_text().split() for i in range(6)]
+    assert {line[0] for line in lines} == {"0", "1"}
+    assert [line[1] for line in lines] == [f"e{i}" for i in range(6)]
+    assert all(line[2] == str(tmp_path) for line in lines)
+
+
+def test_a_log_that_cannot_be_written_fails_its_task_only(tmp_path):
+    (tmp_path / "file").write_text("")
+    bad = Task("bad", ("true",), tmp_path / "file" / "log.txt")
+    first, second = pool(1).run([bad, task(tmp_path, "good", "print('fine')")])
+    assert not first.ok
+    assert "could not be started" in first.describe()
+    assert second.ok
+
+
+def test_needs_slots_and_the_main_thread(tmp_path):
+    with pytest.raises(ValueError, match="at least one slot"):
+        Pool([])
+    errors = []
+
+    def elsewhere():
+        try:
+            pool().run([])
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in errors[0]
+
+
+SAVES = """
+    import signal, sys, time
+    def save(number, frame):
+        print("saved", flush=True); sys.exit(130)
+    signal.signal(signal.SIGTERM, save)
+    print("ready", flush=True); time.sleep(60)
+"""
+STUBBORN = """
+    import signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready", flush=True); time.sleep(60)
+"""
+
+
+def stop_when_ready(log, *signals):
+    """Send signals to this process, one after the other, once a task has written `ready`."""
+
+    def send():
+        wait_until(lambda: log.exists() and "ready" in log.read_text())
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_lets_tasks_save(tmp_path, number):
+    saving = task(tmp_path, "saving", SAVES)
+    thread = stop_when_ready(saving.log, number)
+    events, one = [], pool(1)
+    before = signal.getsignal(number)
+    outcomes = one.run([saving, task(tmp_path, "waiting", "print('never')")], lambda event: events.append(event.kind))
+    thread.join()
+    assert one.interrupted
+    assert "stopping" in events
+    assert [outcome.code for outcome in outcomes] == [130, None]
+    assert "saved" in saving.log.read_text()
+    assert not (tmp_path / "waiting.log").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_request_kills(tmp_path):
+    stubborn = task(tmp_path, "stubborn", STUBBORN)
+    thread = stop_when_ready(stubborn.log, signal.SIGINT, signal.SIGINT)
+    started = time.monotonic()
+    [outcome] = pool(1, grace=60.0).run([stubborn])
+    thread.join()
+    assert outcome.code == -9
+    assert time.monotonic() - started < 20
+
+
+def test_grace_is_bounded(tmp_path):
+    stubborn = task(tmp_path, "stubborn", STUBBORN)
+    thread = stop_when_ready(stubborn.log, signal.SIGTERM)
+    [outcome] = pool(1, grace=0.3).run([stubborn])
+    thread.join()
+    assert outcome.code == -9
+
+
+def test_an_error_of_the_listener_leaves_no_process(tmp_path):
+    sleeping = task(tmp_path, "sleeping", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+
+    def listener(event):
+        if sleeping.log.exists() and sleeping.log.read_text().strip():
+            raise KeyError("a bug in the display")
+
+    with pytest.raises(KeyError, match="a bug"):
+        pool(1).run([sleeping], listener)
+    assert not alive(int(sleeping.log.read_text()))
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+from jaxgpt.launch.local import Pool
+from jaxgpt.launch.task import Slot, Task
+folder = Path(sys.argv[1])
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(120)"
+tasks = [Task(f"t{i}", (sys.executable, "-S", "-c", code), folder / f"t{i}.log") for i in range(2)]
+Pool([Slot(), Slot()]).run(tasks)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the parent-death signal is Linux's")
+def test_a_killed_launcher_leaves_no_worker_alive(tmp_path):
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(tmp_path)])
+    logs = [tmp_path / f"t{i}.log" for i in range(2)]
+    wait_until(lambda: all(log.exists() and log.read_text().strip() for log in logs))
+    pids = [int(log.read_text()) for log in logs]
+    assert all(map(alive, pids))
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: not any(map(alive, pids)), seconds=5)

@@ -1,0 +1,80 @@
+import os
+
+import pytest
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.launch import machine
+
+
+def cgroup(tmp_path, **files):
+    for name, text in files.items():
+        (tmp_path / name.replace("_", ".", 1)).write_text(text)
+    return tmp_path
+
+
+def test_cores_follow_affinity_and_quota(tmp_path):
+    everyone = sorted(os.sched_getaffinity(0))
+    assert machine.cores(tmp_path) == everyone
+    assert machine.cores(cgroup(tmp_path, cpu_max="max 100000\n")) == everyone
+    assert machine.cores(cgroup(tmp_path, cpu_max="50000 100000\n")) == everyone[:1]
+
+
+def test_memory_is_the_smaller_of_system_and_container(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2048 kB\n")
+    assert machine.available_memory(tmp_path, tmp_path) == 2048 * 1024
+    cgroup(tmp_path, memory_max="1000000\n", memory_current="600000\n", memory_stat="anon 5\ninactive_file 100000\n")
+    assert machine.available_memory(tmp_path, tmp_path) == 500000
+    assert machine.available_memory(tmp_path / "no", tmp_path / "no") is None
+
+
+def test_accelerators(tmp_path):
+    assert machine.accelerators({}, tmp_path) == []
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    two = [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert machine.accelerators({}, tmp_path) == two
+    assert machine.accelerators({"JAX_PLATFORMS": "cpu"}, tmp_path) == []
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": "3"}, tmp_path) == [{"CUDA_VISIBLE_DEVICES": "3"}]
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    (tmp_path / "tpu").mkdir()
+    (tmp_path / "tpu" / "accel0").touch()
+    assert machine.accelerators({}, tmp_path / "tpu") == [{}]
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(machine, "accelerators", list)
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(machine, "available_memory", lambda: 10 * machine.GIB)
+
+
+@pytest.mark.usefixtures("four_cores")
+class TestSlots:
+    def test_fill_the_machine_and_are_pinned(self):
+        assert [slot.cpus for slot in machine.local_slots(2)] == [(0, 1), (2, 3)]
+        assert [slot.cpus for slot in machine.local_slots(1)] == [(0,), (1,), (2,), (3,)]
+
+    def test_threads_are_the_same_whatever_the_number_of_workers(self):
+        for workers in (1, 2, 9):
+            slots = machine.local_slots(1, workers)
+            assert len(slots) == workers
+            assert {slot.env["NPROC"] for slot in slots} == {"1"}
+            assert not any(slot.cpus for slot in slots)
+
+    def test_memory_limits_them(self):
+        assert len(machine.local_slots(1, memory_per_task=4 * machine.GIB)) == 2
+        assert len(machine.local_slots(1, memory_per_task=400 * machine.GIB)) == 1
+
+    def test_more_threads_than_cores_is_one_slot(self):
+        assert len(machine.local_slots(8)) == 1
+
+    def test_workers_must_be_positive(self):
+        with pytest.raises(ConfigError, match="--workers 0"):
+            machine.local_slots(1, 0)
+
+
+def test_one_slot_per_accelerator(monkeypatch):
+    monkeypatch.setattr(machine, "accelerators", lambda: [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}])
+    slots = machine.local_slots(4)
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1"]
+    assert slots[0].env["NPROC"] == "4"
