@@ -1,7 +1,7 @@
 """The cache folder: built once under a lock, put in place at one stroke, checked whenever it is used.
 
-The folder is `$JAXGPT_CACHE`, or `~/.cache/jaxgpt`. Every entry is a folder named by what it was made from, so that nothing
-in it is ever out of date; deleting any of it costs only the time to build it again.
+The folder is `$JAXGPT_CACHE`, or `~/.cache/jaxgpt`. Every entry is a folder named by what it was made from, so that
+nothing in it is ever out of date; deleting any of it costs only the time to build it again.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class FileDigests:
 def cached(directory: Path, name: str, build: Callable[[Path], None], digests: FileDigests) -> Path:
     """The folder `directory/name`, made by `build(folder)` where it is missing or damaged.
 
-    Several processes may ask at once: one builds, the others wait. A builder that is killed leaves nothing that could be
-    taken for an entry. Raises DataError where the folder cannot be written.
+    Several processes may ask at once: one builds, the others wait. A builder that is killed leaves nothing that could
+    be taken for an entry. Raises DataError where the folder cannot be written.
     """
     entry = directory / name
     if _intact(entry, digests):

@@ -61,8 +61,8 @@ class Dataset:
 def split_documents(names: Sequence[str], validation_fraction: float, seed: int) -> list[bool]:
     """For each document whether it is for validation.
 
-    Documents are ranked by a hash of seed and name and the first share is taken, at least one and never all; so a corpus
-    that grows keeps nearly all of its documents where they were. Raises ValueError for fewer than two.
+    Documents are ranked by a hash of seed and name and the first share is taken, at least one and never all; so a
+    corpus that grows keeps nearly all of its documents where they were. Raises ValueError for fewer than two.
     """
     if len(names) < 2:
         raise ValueError("fewer than two documents cannot be split")

@@ -51,10 +51,10 @@ class Windows:
 class Documents:
     """Documents kept apart: each row holds pieces of documents, numbered 1, 2, ... in `segment`, then padding (0).
 
-    A document of n tokens has n - 1 predictions; they are cut into pieces of T and one shorter. Whole pieces fill a row,
-    shorter ones are packed into rows best fit decreasing, longest first into the fullest row with room. The plan depends on
-    the document lengths alone, so rows are the same in every epoch and process; only their order is shuffled. Every input of
-    a document has its target in the same document; weights are 1 there and 0 on padding.
+    A document of n tokens has n - 1 predictions; they are cut into pieces of T and one shorter. Whole pieces fill a
+    row, shorter ones are packed into rows best fit decreasing, longest first into the fullest row with room. The plan
+    depends on the document lengths alone, so rows are the same in every epoch and process; only their order is
+    shuffled. Every input of a document has its target in the same document; weights are 1 there and 0 on padding.
     """
 
     def __init__(self, split: TokenSplit, sequence_length: int):

@@ -32,9 +32,9 @@ def batches(
 ) -> grain.DatasetIterator:
     """Batches in an order drawn anew from `seed` in every epoch; endless where `epochs` is None.
 
-    The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set to it goes
-    on with the very same batches. A state counts batches: keep `pipeline_identity` beside it. Rows that do not fill a last
-    batch join the next epoch, and are dropped after the last.
+    The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set to
+    it goes on with the very same batches. A state counts batches: keep `pipeline_identity` beside it. Rows that do
+    not fill a last batch join the next epoch, and are dropped after the last.
 
     Raises DataError where the split does not fill one batch.
     """
@@ -56,10 +56,10 @@ def validation_batches(
     max_batches: int | None = None,
     packing: str = "windows",
 ) -> Iterator[Batch]:
-    """The same batches at every call: all rows in order, or as many as `max_batches` hold, spread evenly over the split.
+    """The same batches at every call: all rows in order, or what `max_batches` hold, spread evenly over the split.
 
-    The last batch is filled with rows of padding (segment and weights 0), so that all have the same shape. Raises DataError
-    where the split does not fill one row.
+    The last batch is filled with rows of padding (segment and weights 0), so that all have the same shape. Raises
+    DataError where the split does not fill one row.
     """
     rows = make_rows(split, sequence_length, packing)
     _require_rows(len(rows), 1, split, sequence_length, packing)

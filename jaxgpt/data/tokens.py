@@ -87,6 +87,6 @@ def require_document_lengths(split: TokenSplit, needed_tokens: int, minimum_docu
     if enough < minimum_documents:
         longest = int(split.lengths.max(initial=0))
         raise DataError(
-            f"{split.name} has {enough} documents of at least {needed_tokens} tokens (the longest has {longest}), needs "
-            f"{minimum_documents} for {purpose}; use longer documents or a smaller data.sequence_length"
+            f"{split.name} has {enough} documents of at least {needed_tokens} tokens (the longest has {longest}), "
+            f"needs {minimum_documents} for {purpose}; use longer documents or a smaller data.sequence_length"
         )

@@ -16,7 +16,7 @@ Digest = Callable[[Path], str]  # a file's SHA-256, in hexadecimal; `prepare` pa
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One text that belongs together. The name is unique in its corpus; the split into training and validation hangs on it."""
+    """One text that belongs together. Its name is unique in the corpus; the split hangs on it."""
 
     name: str
     text: str
@@ -52,5 +52,5 @@ class CorpusConfig:
         raise TypeError(f"{type(self).__qualname__} must define documents()")
 
     def fingerprint(self, digest: Digest = file_digest) -> str:
-        """Hexadecimal digest of everything `documents` gives. Called at every start: reads files through `digest` alone."""
+        """Hexadecimal digest of all that `documents` gives. Called at every start: files are read by `digest` alone."""
         raise TypeError(f"{type(self).__qualname__} must define fingerprint()")

@@ -12,7 +12,7 @@ from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, 
 from jaxgpt.errors import DataError
 from jaxgpt.registry import register
 
-# Other people's packages, tests (some are deliberately not UTF-8), and what was generated when this interpreter was built.
+# Other people's packages, tests (some deliberately not UTF-8), and what was generated when the interpreter was built.
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _GENERATED = ("config-", "_sysconfigdata")
 
@@ -26,8 +26,8 @@ def _root() -> Path:
 class StdlibConfig(CorpusConfig):
     """Python's standard library: code, about 12 MB, one document per module.
 
-    The text differs between Python versions: compare runs only where the corpus fingerprint, kept with every dataset, is
-    the same.
+    The text differs between Python versions: compare runs only where the corpus fingerprint, kept with every dataset,
+    is the same.
     """
 
     def _files(self) -> list[tuple[str, Path]]:
@@ -39,7 +39,7 @@ class StdlibConfig(CorpusConfig):
             below[:] = [name for name in below if name not in _SKIPPED_FOLDERS and not name.startswith(_GENERATED)]
             for name in names:
                 path = Path(folder, name)
-                if name.endswith(".py") and not name.startswith(_GENERATED) and path.stat().st_size > 0:
+                if name.endswith(".py") and not name.startswith(_GENERATED) and path.is_file():
                     pairs.append((path.relative_to(root).as_posix(), path))
         if not pairs:
             raise DataError(f"data.corpus: no Python source lies below {root}; use another corpus")

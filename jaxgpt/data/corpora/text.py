@@ -24,8 +24,8 @@ _READABLE = (*_PLAIN, _LINES)
 class TextConfig(CorpusConfig):
     """Your own files or folders: .txt and .md (one document per file), .jsonl (one per line), each also as .gz.
 
-    Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is; a byte order mark is dropped.
-    Texts that are empty or only white space are passed over.
+    Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is, without a byte order
+    mark. Texts that are empty or only white space are passed over.
     """
 
     path: str | tuple[str, ...]  # a file or folder, or a list of them; relative to where the command runs
@@ -53,17 +53,13 @@ class TextConfig(CorpusConfig):
             if path.is_dir():
                 inside = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if _belongs(file, path))
                 if not inside:
-                    raise DataError(
-                        f"data.corpus.path: the folder {given} holds no {' or '.join(_READABLE)} file (or .gz)"
-                    )
+                    raise DataError(f"data.corpus.path: no file below {given} ends in {', '.join(_READABLE)} (or .gz)")
                 for name in inside:
                     found.setdefault(path / name, name if len(self._paths()) == 1 else f"{path.name}/{name}")
             elif not path.exists():
                 raise DataError(f"data.corpus.path: there is no file or folder {given} (looked in {Path.cwd()})")
             elif not _kind(path):
-                raise DataError(
-                    f"data.corpus.path: {given} is none of {', '.join(_READABLE)} (or one of them with .gz)"
-                )
+                raise DataError(f"data.corpus.path: {given} does not end in {', '.join(_READABLE)} (or .gz)")
             else:
                 found.setdefault(path, path.name)
         names = list(found.values())

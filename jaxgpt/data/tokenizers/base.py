@@ -1,8 +1,8 @@
 """What a tokenizer is, and what all of them share: the layout of the vocabulary, saving, and the exact way back.
 
 Token 0 is the separator that starts every document, tokens 1 to 256 are the bytes 0 to 255, and from 257 on come the
-pieces a tokenizer learned, each a string. A text that no piece matches is spelt in bytes, so any text in UTF-8 comes back
-exactly. Decoding joins the bytes that tokens stand for; it never asks a library.
+pieces a tokenizer learned, each a string. A text that no piece matches is spelt in bytes, so any text in UTF-8 comes
+back exactly. Decoding joins the bytes that tokens stand for; it never asks a library.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Tokenizer:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 [tokens] of a text, without a separator. Raises DataError for half a surrogate pair, which has no UTF-8."""
+        """int32 [tokens] of a text, without a separator. Raises DataError for half a surrogate pair."""
         require_utf8(text)
         words = self.words.findall(text)
         known = self._remembered

@@ -1,12 +1,13 @@
 """What BPE and unigram share: SentencePiece (Kudo and Richardson 2018, arXiv:1808.06226), made exact.
 
-SentencePiece writes a space as the sign U+2581, so a U+2581 in the text would come back as a space. Here that sign is spelt
-in bytes without asking SentencePiece, and U+2581 is always a piece, lest a space be spelt as its three bytes where the
-training text had none. Line ends are spelt in bytes too: SentencePiece never sees one, neither in training nor after.
+SentencePiece writes a space as the sign U+2581, so a U+2581 in the text would come back as a space. Here that sign is
+spelt in bytes without asking SentencePiece, and U+2581 is always a piece, lest a space be spelt as its three bytes
+where the training text had none. Line ends are spelt in bytes too: SentencePiece never sees one, neither in training
+nor after.
 
-Text goes to SentencePiece word by word. A piece has spaces only in front, so no piece crosses from one word into the next
-and the tokens are those of the whole text; but a word is worked out once however often it occurs (four times as fast on
-English), and a long line cannot wear out the float32 sums of the unigram model.
+Text goes to SentencePiece word by word. A piece has spaces only in front, so no piece crosses from one word into the
+next and the tokens are those of the whole text; but a word is worked out once however often it occurs (four times as
+fast on English), and a long line cannot wear out the float32 sums of the unigram model.
 """
 
 from __future__ import annotations
@@ -86,9 +87,7 @@ class SentencePieceConfig(TokenizerConfig):
         elif low := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
             possible = f"its characters alone need {low[1]}; set data.tokenizer.vocab_size={low[1]} or more"
         elif "sentences_.empty()" in message:
-            return DataError(
-                f"data.tokenizer: the training text is empty, so no {self.model_type} pieces can be learned"
-            )
+            return DataError(f"data.tokenizer: the training text is empty, so there is no {self.model_type} to learn")
         else:
             possible = f"SentencePiece says: {' '.join(message.split())}"
         return DataError(f"data.tokenizer: no {self.model_type} vocabulary of {self.vocab_size} tokens; {possible}")

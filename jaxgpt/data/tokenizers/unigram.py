@@ -18,7 +18,7 @@ class UnigramTokenizer(SentencePieceTokenizer):
 @register("unigram")
 @dataclasses.dataclass(frozen=True)
 class UnigramConfig(SentencePieceConfig):
-    """Unigram language model by SentencePiece, bytes for rare characters (Kudo 2018, arXiv:1804.10959); slow to train."""
+    """Unigram language model by SentencePiece, bytes for rare characters (Kudo 2018, arXiv:1804.10959)."""
 
     model_type: ClassVar[str] = "unigram"
     tokenizer_class: ClassVar[type[SentencePieceTokenizer]] = UnigramTokenizer

@@ -11,14 +11,14 @@ from pathlib import Path
 from jaxgpt.data.tokenizers.base import Tokenizer, TokenizerConfig, most_frequent, spell_bytes
 from jaxgpt.registry import register
 
-# Letters and digits, or signs, each with the space before it; white space of any length, less the space the next word takes.
+# Letters and digits, or signs, each with the space before it; white space, less the space the next word takes.
 _WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s")
 
 
 @register("word")
 @dataclasses.dataclass(frozen=True)
 class WordConfig(TokenizerConfig):
-    """Frequent words are tokens, each with the space before it; others are spelt in bytes. For languages that write spaces."""
+    """Frequent words are tokens, with the space before them, others are bytes. For languages that write spaces."""
 
     max_words: int = 8192  # keep the most frequent ones
     min_count: int = 2  # and none seen fewer times than this
