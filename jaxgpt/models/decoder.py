@@ -88,7 +88,7 @@ class DecoderConfig(ModelConfig):
                     f"{name} names the layer kinds {sorted(value)}, but the pattern has {sorted(set(self.pattern))}"
                 )
         for kind in self.kinds:  # an encoding that cannot serve these heads says so before anything runs
-            jax.eval_shape(lambda kind=kind: _of_kind(self.position, kind).make(self.position_dims, jax.random.key(0)))
+            _of_kind(self.position, kind).check(self.position_dims)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import signal
 import time
@@ -16,7 +15,7 @@ import jax
 import optax
 
 from jaxgpt.data.dataset import Dataset, prepare
-from jaxgpt.data.pipeline import batches, check_identity, pipeline_identity, validation_batches
+from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import Interrupted, TrainingError, UserError
 from jaxgpt.train.checkpoint import Checkpoints
@@ -100,7 +99,7 @@ class _Loop:
         if self.checkpoints.latest() is None:
             return jax.jit(self.init)()
         state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
-        check_identity(extra["identity"], self.identity, str(self.directory))
+        require_same_pipeline(extra["identity"], self.identity, str(self.directory))
         self.iterator.set_state(extra["iterator"])
         return state
 
@@ -190,16 +189,13 @@ class _Loop:
         self.checkpoints.save(state, self.done, extra)
 
     def validate(self, model: Any) -> float:
-        """Mean negative log-likelihood on the first tokens of the validation split, in nats per token."""
+        """Mean negative log-likelihood on windows spread over the validation split, in nats per token."""
         wanted = self.config.train.validation_tokens // (self.shape["batch_size"] * self.shape["sequence_length"])
         total = weight = 0.0
-        for batch in itertools.islice(self._validation_batches(), max(wanted, 1)):
+        for batch in validation_batches(self.dataset.validation, **self.shape, max_batches=max(wanted, 1)):
             total += float(self.validation_sum(model, batch))
             weight += float(batch["weights"].sum())
         return total / weight
-
-    def _validation_batches(self) -> Iterator[dict[str, Any]]:
-        return iter(validation_batches(self.dataset.validation, **self.shape))
 
 
 class _Rate:

@@ -70,7 +70,7 @@ class RunConfig:
             raise ValueError(f"schema_version {self.schema_version} is not {SCHEMA_VERSION}, the one this jaxgpt reads")
         if self.seed < 0 or self.threads < 1:
             raise ValueError("seed must not be negative and threads at least 1")
-        model = with_sizes(self.model, self.data.tokenizer.known_vocab_size(), self.data.sequence_length)
+        model = with_sizes(self.model, self.data.known_vocab_size(), self.data.sequence_length)
         object.__setattr__(self, "model", model)
 
     @property

@@ -41,11 +41,17 @@ class RopeConfig(PositionConfig):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction: {self.fraction} must be greater than 0 and at most 1")
 
-    def make(self, dims: PositionDims, key: Array) -> Rope:
-        spectrum = Spectrum(self.theta, rotary_width(self.fraction, dims.head_dim), dims.train_length)
+    def check(self, dims: PositionDims) -> None:
+        spectrum = self._spectrum(dims)
         if self.scaling is not None:
             self.scaling.check(spectrum)
-        return Rope(self, spectrum)
+
+    def make(self, dims: PositionDims, key: Array) -> Rope:
+        self.check(dims)
+        return Rope(self, self._spectrum(dims))
+
+    def _spectrum(self, dims: PositionDims) -> Spectrum:
+        return Spectrum(self.theta, rotary_width(self.fraction, dims.head_dim), dims.train_length)
 
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:
