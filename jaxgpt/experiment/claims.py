@@ -327,8 +327,9 @@ def _p(value: float) -> str:
 def _unresolved(part: Part) -> str:
     """What keeps a part from being resolved, and what so many seeds of such spread would have resolved."""
     interval, bound = part.interval, part.bound
-    if bound is None or interval.low is None or interval.high is None:
-        return str(part)
+    assert bound is not None
+    assert interval.low is not None
+    assert interval.high is not None
     power = f"; {interval.count} seeds resolve {_distance(part)}" if part.resolvable else ""
     if interval.low <= bound <= interval.high:
         return f"{part}: the interval crosses the bound {bound:g}{power}"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxgpt.config import parse_overrides
+from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.results import Results, Row
+from jaxgpt.experiment.spec import load_experiment, load_scale
 
 LENGTH = 128
 CONTEXTS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -66,3 +71,88 @@ def make_results(
 def trial() -> Callable[..., Results]:
     """`make_results`, as a fixture so that tests need no import of this file."""
     return make_results
+
+
+# ------------------------------------------------------------------------------------------------ a toy experiment
+
+TOY_EXPERIMENT = '''"""Does the toy work?
+
+More words that --list leaves out.
+"""
+
+from jaxgpt.experiment.claims import Claim, R, at_most
+from jaxgpt.experiment.spec import Variant
+
+
+def base():
+    return {"include": "data/toy.yaml", "model": {"num_layers": 1, "num_heads": 2, "width": 16, "position": "rope"}}
+
+
+def variants():
+    return [
+        Variant("rope", description="rotary"),
+        Variant("alibi", {"model": {"position": "alibi"}}),
+        Variant("yarn", {"model": {"position": {"scaling": {"type": "yarn", "factor": 4.0}}}}, parent="rope"),
+    ]
+
+
+def claims():
+    return [Claim("flat", "ALiBi stays flat", at_most(R("alibi", 4), 1.05), headline=True)]
+'''
+
+TOY_SCALE = """
+description: as small as it gets
+seeds: 2
+config:
+  train: {steps: 4, batch_size: 2, log_every: 2, validate_every: 4, validation_tokens: 64, tensorboard: false}
+  evaluate:
+    protocols:
+      fixed_target: {multiples: [0.25, 1, 4], places: 4}
+      non_overlapping: null
+      sliding: null
+      by_position: null
+"""
+
+
+@dataclasses.dataclass
+class Toy:
+    """An experiment as small as possible, with folders of its own."""
+
+    root: Path
+
+    @property
+    def experiments(self) -> Path:
+        return self.root / "experiments"
+
+    @property
+    def configs(self) -> Path:
+        return self.root / "configs"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def plan(self, overrides: Sequence[str] = (), seeds: int | None = None, name: str = "toy") -> Plan:
+        experiment = load_experiment(name, self.experiments)
+        scale = load_scale("small", self.configs)
+        return make_plan(experiment, scale, self.configs, self.runs, seeds, parse_overrides(overrides))
+
+
+@pytest.fixture
+def toy(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy experiment on a text of its own, with a cache shared by all tests."""
+    words = np.random.default_rng(0).choice(["the", "state", "of", "union", "is", "strong", "and", "free"], 4000)
+    files = {f"text/{i}.txt": " ".join(words[400 * i : 400 * (i + 1)]) for i in range(10)}
+    data = f"data: {{corpus: {{type: text, path: {tmp_path / 'text'}}}, tokenizer: byte, sequence_length: 16}}\n"
+    files |= {
+        "experiments/toy.py": TOY_EXPERIMENT,
+        "experiments/helper.py": '"""Not an experiment."""\n\n\ndef base():\n    return {}\n',
+        "configs/scale/small.yaml": TOY_SCALE,
+        "configs/data/toy.yaml": data,
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setenv("JAXGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    return Toy(tmp_path)

@@ -27,7 +27,7 @@ from jaxgpt.experiment.claims import (
     show,
     write_verdicts,
 )
-from jaxgpt.experiment.results import Results, Row
+from jaxgpt.experiment.results import MissingResult, Results, Row
 
 Trial = Callable[..., Results]
 
@@ -108,6 +108,18 @@ def test_an_and_is_contradicted_by_one_part_and_an_or_only_by_all(trial: Trial):
     assert "lies on the far side of the bound 1.25" in blurred.reason
 
 
+def test_what_is_not_resolved_says_why(trial: Trial):
+    close = {"rope": (3.3, 3.2, 3.10), "nope": (3.4, 3.3, 3.12)}
+    verdict = judge(WORST, trial(fixed=close, noise=0.003))
+    assert verdict.verdict == "not resolved"
+    assert "nats/token: the interval crosses the bound 0.02; 3 seeds resolve a distance of 0.0" in verdict.reason
+    family = [Claim(f"{i}", "", at_least(R("rope", 4), 1.829), headline=True) for i in range(9)]
+    verdict = evaluate_claims(family, trial())[0]
+    assert verdict.verdict == "not resolved", "clear alone, not in a family of nine"
+    assert "the interval lies on the near side of the bound 1.829" in verdict.reason
+    assert "after Holm over 9 headline claims" in verdict.reason
+
+
 def test_one_seed_never_judges(trial: Trial):
     for verdict in evaluate_claims(CLAIMS, trial(seeds=1)):
         assert verdict.verdict == ("shown" if verdict.claim == "home" else "not resolved")
@@ -163,6 +175,8 @@ def test_best_in_range_counts_no_baseline_and_no_diverged_arm():
     arms = drawn(("rope", {128: [3.2, 3.2]}), ("alibi", {128: [3.3, 3.1]}), ("bad", {128: [math.nan, 1.0]}))
     assert best_in_range(arms) == "rope"
     assert best_in_range(drawn(("5-gram", {128: [1.0]}), ("alibi", {128: [3.3]}))) == "alibi"
+    with pytest.raises(MissingResult, match="no variant has fixed_target_nll at context L = 128"):
+        best_in_range(drawn(("sinusoidal", {512: [3.0]})))
     verdict = judge(COLLAPSES, drawn(("sinusoidal", {512: [3.0]})))
     assert (verdict.verdict, verdict.estimate) == ("not resolved", None)
 

@@ -1,0 +1,16 @@
+"""The report of an experiment: what was measured, what follows, and how to repeat it.
+
+results.csv     every measurement; the same bytes for the same runs
+timings.csv     what a clock measured, apart
+verdicts.json   the claims judged
+*.png           perplexity against context, loss by position, training curves
+report.md       headline verdict first, tables with intervals, figures
+index.html      the same with interactive curves, one file that needs no network
+"""
+
+from __future__ import annotations
+
+from jaxgpt.experiment.report.model import Curve, Report
+from jaxgpt.experiment.report.write import write_report
+
+__all__ = ["Curve", "Report", "write_report"]

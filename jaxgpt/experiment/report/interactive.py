@@ -1,0 +1,297 @@
+"""The interactive curves of index.html, as plotly figures in plain dictionaries. Their pages need no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.io
+
+from jaxgpt.experiment.contrasts import show_interval
+from jaxgpt.experiment.report.model import Report
+from jaxgpt.experiment.report.series import (
+    POSITION,
+    PROTOCOLS,
+    Point,
+    curve_variants,
+    exponentials,
+    in_lengths,
+    limits,
+    log_ticks,
+    points,
+    ratios,
+    thinned,
+    validation,
+)
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks
+
+Trace = dict[str, Any]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def to_div(figure: Trace, name: str) -> str:
+    """A figure as a piece of HTML that expects plotly.js on its page; the same figure makes the same text."""
+    # Buttons are listed, for plotly's own choice includes one that uploads.
+    buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": buttons}
+    return plotly.io.to_html(
+        figure,
+        config=config,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=name,
+        validate=False,
+        default_height="520px",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def contexts_figure(report: Report) -> Trace | None:
+    """Perplexity, ratio to the training length and bits per byte along context, of every protocol, by a menu."""
+    views = _views(report)
+    if not views:
+        return None
+    traces: list[Trace] = []
+    buttons = []
+    for number, (name, y_name, curves) in enumerate(views):
+        mine = _context_traces(report, curves, visible=number == 0)
+        buttons.append((name, y_name, curves, len(traces), len(mine)))
+        traces += mine
+    menu = []
+    for name, y_name, curves, start, count in buttons:
+        visible = [start <= i < start + count for i in range(len(traces))]
+        axes = {"yaxis": _log_axis(curves, y_name), "xaxis": _context_axis(report, curves)}
+        menu.append({"label": name, "method": "update", "args": [{"visible": visible}, axes]})
+    layout = _layout(report, _context_axis(report, views[0][2]), _log_axis(views[0][2], views[0][1]))
+    layout["margin"]["t"] = 64
+    layout["updatemenus"] = [
+        {
+            "buttons": menu,
+            "x": 0,
+            "y": 1.04,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "bgcolor": "#ffffff",
+            "bordercolor": "#c9d1d9",
+        }
+    ]
+    return {"data": traces, "layout": layout}
+
+
+def position_figure(report: Report) -> Trace | None:
+    """Loss by position."""
+    curves = {v: points(report.results, v, POSITION) for v in report.results.variants}
+    if not any(curves.values()):
+        return None
+    positions = sorted({point.context for curve in curves.values() for point in curve})
+    ticks = [p for p in positions if p & (p - 1) == 0 or p == report.results.train_length] or positions
+    x_axis = _log2_axis(ticks, report.results.train_length, "position in the window (tokens)")
+    y_axis = {**_AXIS, "title": {"text": "nats per token"}}
+    return {
+        "data": _context_traces(report, curves, visible=True, mode="lines", digits=4),
+        "layout": _layout(report, x_axis, y_axis),
+    }
+
+
+def training_figure(report: Report) -> Trace | None:
+    """Training loss of every run and validation loss over seeds."""
+    traces: list[Trace] = []
+    tops = []
+    for variant in curve_variants(report):
+        look = looks(report).get(variant) or Look("#444444", "o", "circle", "-", "solid")
+        for number, curve in enumerate(curve for curve in report.curves if curve.variant == variant):
+            tokens, loss = thinned(curve)
+            tops += loss[max(1, len(loss) // 50) :][:1]
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": tokens,
+                    "y": loss,
+                    "name": report.label(variant),
+                    "legendgroup": variant,
+                    "showlegend": number == 0,
+                    "opacity": 0.55,
+                    "line": {"color": look.colour, "width": 1.2},
+                    "hovertemplate": f"{report.label(variant)} seed {curve.seed}: %{{y:.3f}}<extra></extra>",
+                }
+            )
+        checks = validation(report, variant)
+        text = [f"{report.label(variant)} validation {show_interval(interval)}" for _, interval in checks]
+        if checks:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": [tokens for tokens, _ in checks],
+                    "y": [interval.mean for _, interval in checks],
+                    "text": text,
+                    "name": f"{report.label(variant)}, validation",
+                    "legendgroup": variant,
+                    "showlegend": False,
+                    "marker": {
+                        "color": look.colour,
+                        "symbol": look.symbol,
+                        "size": 9,
+                        "line": {"color": "white", "width": 1},
+                    },
+                    "hovertemplate": "%{text}<extra></extra>",
+                }
+            )
+    if not traces:
+        return None
+    y_axis = {**_AXIS, "title": {"text": "nats per token"}}
+    if tops:
+        lowest = min(value for trace in traces for value in trace["y"])
+        y_axis["range"] = [lowest - 0.05 * (max(tops) - lowest), max(tops)]
+    layout = _layout(report, {**_AXIS, "title": {"text": "training tokens"}, "rangemode": "tozero"}, y_axis)
+    layout["shapes"], layout["annotations"] = [], []
+    layout["hovermode"] = "closest"
+    return {"data": traces, "layout": layout}
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+_AXIS: Trace = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "tickcolor": GRID, "automargin": True}
+
+
+def _views(report: Report) -> list[tuple[str, str, dict[str, list[Point]]]]:
+    """(name in the menu, name of the y axis, curves)."""
+    results = report.results
+    everyone = [*results.variants, *results.baselines]
+    views = []
+    for protocol, name in PROTOCOLS.items():
+        nll, bits = f"{protocol}_nll", f"{protocol}_bits_per_byte"
+        letter = "R(c)" if protocol == "fixed_target" else "ratio"
+        views += [
+            (f"{name}: perplexity", "perplexity", {v: exponentials(points(results, v, nll)) for v in everyone}),
+            (f"{name}: relative to L", letter, {v: ratios(results, v, nll) for v in results.variants}),
+            (f"{name}: bits per byte", "bits per byte", {v: points(results, v, bits) for v in everyone}),
+        ]
+    return [view for view in views if any(view[2].values())]
+
+
+def _context_traces(
+    report: Report, curves: dict[str, list[Point]], visible: bool, mode: str = "lines+markers", digits: int = 4
+) -> list[Trace]:
+    """A band and a line for each variant; the line tells its interval when pointed at."""
+    traces: list[Trace] = []
+    for variant, curve in curves.items():
+        if not curve:
+            continue
+        look, label = looks(report)[variant], report.label(variant)
+        banded = [point for point in curve if point.interval.low is not None]
+        common = {"type": "scatter", "legendgroup": variant, "name": label, "visible": visible}
+        x = [point.context for point in banded]
+        traces.append(
+            {
+                **common,
+                "x": x + x[::-1],
+                "y": [p.interval.low for p in banded] + [p.interval.high for p in banded][::-1],
+                "fill": "toself",
+                "fillcolor": look.faint(0.15),
+                "line": {"width": 0},
+                "mode": "lines",
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
+        traces.append(
+            {
+                **common,
+                "x": [point.context for point in curve],
+                "y": [point.interval.mean for point in curve],
+                "text": [_hover(label, point, digits) for point in curve],
+                "mode": mode if look.marker else "lines",
+                "line": {"color": look.colour, "width": 2.4, "dash": look.dash},
+                "marker": {"symbol": look.symbol, "size": 9, "line": {"color": "white", "width": 1}},
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+        )
+    return traces
+
+
+def _hover(label: str, point: Point, digits: int) -> str:
+    interval = point.interval
+    text = f"<b>{label}</b> {interval.mean:.{digits}g}"
+    if interval.low is None or interval.high is None:
+        return text
+    return f"{text} [{interval.low:.{digits}g}, {interval.high:.{digits}g}], {interval.count} seeds"
+
+
+def _context_axis(report: Report, curves: dict[str, list[Point]]) -> Trace:
+    contexts = sorted({point.context for curve in curves.values() for point in curve})
+    return _log2_axis(contexts, report.results.train_length, "tokens of context")
+
+
+def _log2_axis(ticks: Sequence[int], length: int, title: str) -> Trace:
+    """A logarithmic axis with a tick at each context; plotly has no base 2, but equal ratios look equal in any base."""
+    ends = [math.log10(ticks[0]) - 0.04, math.log10(ticks[-1]) + 0.04]
+    texts = [f"{tick}<br>{in_lengths(tick, length)}" for tick in ticks]
+    return {**_AXIS, "type": "log", "range": ends, "tickvals": list(ticks), "ticktext": texts, "title": {"text": title}}
+
+
+def _log_axis(curves: dict[str, list[Point]], title: str) -> Trace:
+    low, high = limits([curve for curve in curves.values() if curve])
+    margin = max((high / low) ** 0.05, 1.01)
+    low, high = low / margin, high * margin
+    ticks = log_ticks(low, high)
+    return {
+        **_AXIS,
+        "type": "log",
+        "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+        "title": {"text": title},
+    }
+
+
+def _layout(report: Report, x_axis: Trace, y_axis: Trace) -> Trace:
+    length = report.results.train_length
+    line = {"color": INK, "width": 1.3, "dash": "dash"}
+    return {
+        "font": {"family": FONT, "size": 13.5, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "#ffffff",
+        "margin": {"l": 64, "r": 16, "t": 24, "b": 60},
+        "hovermode": "x unified",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#9aa5b1", "activecolor": INK},
+        "hoverlabel": {
+            "bgcolor": "#ffffff",
+            "bordercolor": "#c9d1d9",
+            "font": {"family": FONT, "size": 13, "color": INK},
+        },
+        "legend": {"x": 1.01, "y": 1, "bgcolor": "rgba(0,0,0,0)"},
+        "xaxis": x_axis,
+        "yaxis": y_axis,
+        "shapes": [
+            {
+                "type": "line",
+                "x0": length,
+                "x1": length,
+                "y0": 0,
+                "y1": 1,
+                "yref": "paper",
+                "line": line,
+                "layer": "below",
+            }
+        ],
+        "annotations": [
+            {
+                "x": math.log10(length),
+                "y": 1,
+                "yref": "paper",
+                "text": "training length L",
+                "showarrow": False,
+                "xanchor": "left",
+                "yanchor": "top",
+                "xshift": 5,
+                "bgcolor": "rgba(255,255,255,0.8)",
+                "font": {"size": 12, "color": MUTED},
+            }
+        ],
+    }

@@ -1,0 +1,60 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from jaxgpt.experiment.claims import Verdict
+from jaxgpt.experiment.results import Results, Timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The training of one run: losses in nats per token.
+
+    `steps`, `tokens` and `loss` have one entry per logged step; `validation` holds (step, tokens, loss).
+    """
+
+    variant: str
+    seed: int
+    steps: Sequence[int]
+    tokens: Sequence[int]
+    loss: Sequence[float]
+    validation: Sequence[tuple[int, int, float]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that a report shows.
+
+    Attributes:
+      experiment: name, such as `rope_vs_alibi`.
+      title: what the experiment asks, one line.
+      results: measurements; their order of variants is the report's, their baselines are drawn apart.
+      verdicts: in the order of the experiment's claims.
+      curves: of every trained run.
+      timings: what a clock measured, per run.
+      runs: one mapping per variant for the table of runs: `variant` first, then any columns, such as parameters, steps,
+        tokens, learning rate. Medians of `timings` are shown beside them.
+      facts: name -> value of what holds for the whole experiment, such as corpus, tokenizer, scale, machine.
+      labels: variant -> name for people; itself where not given.
+      command: what to type to make this report again.
+      notes: sentences for people, such as runs that failed.
+    """
+
+    experiment: str
+    title: str
+    results: Results
+    verdicts: Sequence[Verdict]
+    curves: Sequence[Curve] = ()
+    timings: Sequence[Timing] = ()
+    runs: Sequence[Mapping[str, object]] = ()
+    facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    notes: Sequence[str] = ()
+
+    def label(self, variant: str) -> str:
+        """The name of a variant for people."""
+        return self.labels.get(variant, variant)

@@ -1,0 +1,52 @@
+"""Colours, markers and dashes that tell variants apart, also in grey and for the colour-blind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxgpt.experiment.report.model import Report
+
+# Okabe and Ito 2008, without the yellow that vanishes on white
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#8C564B")
+_MARKERS = (
+    ("o", "circle"),
+    ("s", "square"),
+    ("D", "diamond"),
+    ("^", "triangle-up"),
+    ("v", "triangle-down"),
+    ("P", "cross"),
+    ("X", "x"),
+    ("p", "pentagon"),
+)
+_DASHES = (("-", "solid"), ("--", "dash"), ("-.", "dashdot"))
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
+OUTCOMES = {"supported": "#00735c", "contradicted": "#b83200", "not resolved": "#6b6256", "shown": "#4a6580"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a variant is drawn, in matplotlib's and plotly's words."""
+
+    colour: str
+    marker: str
+    symbol: str
+    line: str
+    dash: str
+
+    def faint(self, opacity: float) -> str:
+        """The colour as CSS rgba."""
+        red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgba({red},{green},{blue},{opacity})"
+
+
+def looks(report: Report) -> dict[str, Look]:
+    """Variant -> look, by the order of the variants; baselines are grey and dotted."""
+    found = {}
+    for number, variant in enumerate(report.results.variants):
+        marker, symbol = _MARKERS[number % len(_MARKERS)]
+        line, dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+        found[variant] = Look(_COLOURS[number % len(_COLOURS)], marker, symbol, line, dash)
+    for variant in report.results.baselines:
+        found[variant] = Look("#8a8f98", "", "line-ew", ":", "dot")
+    return found

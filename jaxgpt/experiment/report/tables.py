@@ -1,0 +1,154 @@
+"""The tables of a report as plain text cells, the same for Markdown and HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics as stdlib_statistics
+from collections.abc import Sequence
+
+from jaxgpt.experiment.claims import context_gate
+from jaxgpt.experiment.contrasts import FIXED_TARGET, show_interval
+from jaxgpt.experiment.report.model import Report
+from jaxgpt.experiment.report.series import PROTOCOLS, Point, exponentials, in_lengths, points
+from jaxgpt.experiment.statistics import Interval
+
+FAILS = "†"
+"""Marks the variants that do not use their context."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def measured(report: Report) -> list[Table]:
+    """Variants by contexts, baselines below: perplexity, loss and bits per byte of every protocol measured."""
+    tables = []
+    for protocol, name in PROTOCOLS.items():
+        nll, bits = f"{protocol}_nll", f"{protocol}_bits_per_byte"
+        seen = {}
+        for variant in [*report.results.variants, *report.results.baselines]:
+            seen[variant] = {metric: points(report.results, variant, metric) for metric in (nll, bits)}
+        perplexity = {variant: exponentials(found[nll]) for variant, found in seen.items()}
+        tables.append(_by_context(report, f"{name}: perplexity", perplexity, "perplexity"))
+        tables.append(_by_context(report, f"{name}: nats per token", {v: f[nll] for v, f in seen.items()}, "nats"))
+        tables.append(_by_context(report, f"{name}: bits per byte", {v: f[bits] for v, f in seen.items()}, "bits"))
+    return [table for table in tables if table.rows]
+
+
+def failing(report: Report) -> set[str]:
+    """Variants that fail the context gate."""
+    return {variant for variant in report.results.variants if context_gate(report.results, variant).passed is False}
+
+
+def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind: str) -> Table:
+    length = report.results.train_length
+    contexts = sorted({point.context for curve in curves.values() for point in curve})
+    marked = failing(report)
+    rows = []
+    for variant, curve in curves.items():
+        if curve:
+            cells = {point.context: _cell(point.interval, kind) for point in curve}
+            name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
+            rows.append([name, *(cells.get(context, "–") for context in contexts)])
+    columns = ["variant", *(f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts)]
+    note = "Mean over seeds [95% t interval, unadjusted]."
+    if kind == "perplexity":
+        note = "Geometric mean over seeds [95% t interval, unadjusted]."
+    if any(variant in marked for variant, curve in curves.items() if curve):
+        note += f" {FAILS} fails the context gate: it does not use its context."
+    return Table(title, columns, rows, note)
+
+
+def _cell(interval: Interval, kind: str) -> str:
+    digits = {"perplexity": 2 if interval.mean < 100 else 1, "nats": 3, "bits": 3}[kind]
+    mean = f"{interval.mean:.{digits}f}"
+    if interval.low is None or interval.high is None or interval.low == interval.high:
+        return mean
+    return f"{mean} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def verdicts(report: Report) -> Table:
+    """Every judged claim with its rule, estimate and reason."""
+    rows = [
+        [
+            one.verdict,
+            one.claim,
+            one.rule,
+            estimate(one.estimate, one.low, one.high),
+            str(one.seeds),
+            one.gate,
+            one.reason,
+        ]
+        for one in report.verdicts
+        if one.verdict != "shown"
+    ]
+    headlines = sum(one.headline for one in report.verdicts)
+    adjusted = f" Headline claims ({headlines}) are adjusted by Holm." if headlines > 1 else ""
+    note = f"One-sided t tests over seeds at the level 0.05.{adjusted} Intervals are 95% and unadjusted."
+    return Table("Verdicts", ["verdict", "claim", "rule", "estimate", "seeds", "gate", "reason"], rows, note)
+
+
+def shown(report: Report) -> Table:
+    """What is shown and not judged."""
+    rows = [
+        [one.claim, " ".join(filter(None, [estimate(one.estimate, one.low, one.high), one.unit])), one.reason]
+        for one in report.verdicts
+        if one.verdict == "shown"
+    ]
+    return Table("Shown, not judged", ["quantity", "estimate", "detail"], rows, "No claim is made about these.")
+
+
+def gates(report: Report) -> Table:
+    """Whether each variant uses its context."""
+    rows = []
+    for variant in report.results.variants:
+        gate = context_gate(report.results, variant)
+        drop = show_interval(gate.drop) if gate.drop else "–"
+        state = {True: "passes", False: f"fails {FAILS}", None: "unknown"}[gate.passed]
+        rows.append([report.label(variant), drop, state, "" if gate.passed is not None else gate.reason])
+    length = report.results.train_length
+    note = (
+        f"Loss with context L/4 less that with L = {length}, same targets ({FIXED_TARGET}), nats per token: at least "
+        "0.02 with its interval above zero, or a verdict on the model would say nothing about its use of context."
+    )
+    return Table("Context gate", ["variant", "nll(L/4) - nll(L)", "gate", "why unknown"], rows, note)
+
+
+def runs(report: Report) -> Table:
+    """Parameters, tokens and whatever else the experiment tells of its runs, with medians of what a clock measured."""
+    columns = list(dict.fromkeys(name for row in report.runs for name in row)) or ["variant"]
+    clocked = list(dict.fromkeys((timing.metric, timing.unit) for timing in report.timings))
+    rows = []
+    for row in report.runs or [{"variant": name} for name in dict.fromkeys(t.variant for t in report.timings)]:
+        variant = str(row.get("variant", ""))
+        cells = [_shown(row.get(name)) for name in columns]
+        cells[columns.index("variant")] = report.label(variant)
+        for metric, _ in clocked:
+            values = [t.value for t in report.timings if (t.variant, t.metric) == (variant, metric)]
+            cells.append(f"{stdlib_statistics.median(values):.4g}" if values else "–")
+        rows.append(cells)
+    names = [name.replace("_", " ") for name in columns]
+    names += [f"{metric.replace('_', ' ')} ({unit})" for metric, unit in clocked]
+    note = "Clock-measured columns are medians over seeds; they vary from run to run." if clocked else ""
+    return Table("Runs", names, rows, note)
+
+
+def estimate(mean: float | None, low: float | None, high: float | None) -> str:
+    """An estimate with its interval, as far as known."""
+    return "–" if mean is None else show_interval(Interval(mean, low, high, None, 0))
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
