@@ -80,6 +80,9 @@ class PositionConfig:
         """Build the module. Raises ConfigError where the config does not fit `dims`."""
         raise TypeError(f"{type(self).__qualname__} must define make()")
 
+    def check(self, dims: PositionDims) -> None:
+        """Raise ConfigError where the config does not fit `dims`; models ask when they are configured."""
+
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:
         """Configurations that together exercise the encoding: what the contract test builds. The default is enough for
