@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+os.environ["NPROC"] = "1"  # the size of XLA's thread pool, which training in this process asks for
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
