@@ -48,9 +48,11 @@ class StdlibConfig(CorpusConfig):
     def documents(self) -> Iterator[Document]:
         for name, path in self._files():
             try:
-                yield Document(name, path.read_bytes().decode("utf-8"))
+                text = path.read_bytes().decode("utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{path}: cannot be read as UTF-8 ({error}); use another corpus") from None
+            if text.strip():
+                yield Document(name, text)
 
     def fingerprint(self, digest: Digest = file_digest) -> str:
         return digest_of(["stdlib", *(part for name, path in self._files() for part in (name, digest(path)))])

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,9 +122,19 @@ class Tokenizer:
         return b"".join(table[number] for number in numbers).decode("utf-8", errors="replace")
 
     def save(self, directory: str | Path) -> None:
-        """Write everything `load_tokenizer` needs into `directory`, which is made if need be."""
+        """Write everything `load_tokenizer` needs into `directory`.
+
+        A new folder appears complete or not at all, whenever the process is killed.
+        """
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        new = not directory.exists()
+        target = directory.with_name(f"{directory.name}.{os.getpid()}") if new else directory
+        target.mkdir(parents=True, exist_ok=True)
+        self._write(target)
+        if new:
+            target.replace(directory)
+
+    def _write(self, directory: Path) -> None:
         content = {"format": _FORMAT, "kind": self.kind, "fingerprint": self.fingerprint, "pieces": self.pieces}
         (directory / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=True), encoding="ascii")
 

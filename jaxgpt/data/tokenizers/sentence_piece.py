@@ -133,9 +133,9 @@ class SentencePieceTokenizer(Tokenizer):
         pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
         return cls([piece.replace(_SPACE, " ") for piece in pieces[FIRST_PIECE:]], processor, model)
 
-    def save(self, directory: str | Path) -> None:
-        super().save(directory)
-        (Path(directory) / _MODEL).write_bytes(self._model)
+    def _write(self, directory: Path) -> None:
+        (directory / _MODEL).write_bytes(self._model)
+        super()._write(directory)
 
     def _spell(self, words: list[str]) -> Iterable[Sequence[int]]:
         outside = {"\n", _SPACE}

@@ -1,0 +1,120 @@
+"""The pipeline: exact resume, every epoch complete and in another order, plain errors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
+from jaxgpt.data.tokens import split_of
+from jaxgpt.errors import CheckpointError, DataError
+
+PACKINGS = pytest.mark.parametrize("packing", ["windows", "documents"])
+
+
+@pytest.fixture
+def split():
+    ends = np.cumsum([0, 40, 7, 90, 3, 25, 60, 33, 50])
+    return split_of([np.arange(start, end) for start, end in itertools.pairwise(ends)], "train")
+
+
+def iterate(split, **fields):
+    return batches(split, **{"batch_size": 3, "sequence_length": 8, "seed": 5, **fields})
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+        assert first[name].dtype == second[name].dtype
+
+
+@PACKINGS
+@pytest.mark.parametrize("stop", [0, 1, 9, 23, 60])
+def test_resumes_with_the_very_same_batches(split, packing, stop):
+    iterator = iterate(split, packing=packing)
+    for _ in range(stop):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    expected = [next(iterator) for _ in range(20)]
+    resumed = iterate(split, packing=packing)
+    next(resumed)
+    resumed.set_state(state)
+    for batch in expected:
+        assert_equal(batch, next(resumed))
+
+
+@PACKINGS
+def test_every_epoch_holds_every_row_in_another_order(split, packing):
+    once = list(iterate(split, packing=packing, batch_size=1, epochs=1))
+    twice = [batch["inputs"][0].tolist() for batch in iterate(split, packing=packing, batch_size=1, epochs=2)]
+    first, second = twice[: len(once)], twice[len(once) :]
+    assert first == [batch["inputs"][0].tolist() for batch in once]
+    assert sorted(first) == sorted(second)
+    assert len(set(map(tuple, first))) == len(first)
+    assert first != second
+    other = [batch["inputs"][0].tolist() for batch in iterate(split, packing=packing, batch_size=1, epochs=1, seed=6)]
+    assert sorted(other) == sorted(first)
+    assert other != first
+
+
+@PACKINGS
+def test_batches_have_the_shapes_and_types_promised(split, packing):
+    batch = next(iterate(split, packing=packing))
+    assert sorted(batch) == ["inputs", "segment", "targets", "weights"]
+    for name, array in batch.items():
+        assert array.shape == (3, 8)
+        assert array.dtype == (np.float32 if name == "weights" else np.int32)
+
+
+def test_a_last_batch_that_is_not_full_joins_the_next_epoch(split):
+    rows = 307 // 8  # 38: two epochs fill 25 batches of three and leave one row over
+    assert len(list(iterate(split, epochs=2))) == 2 * rows // 3
+
+
+def test_too_little_text_says_how_much_is_needed(split):
+    message = (
+        "train has 308 tokens, needs 3201 for a batch of 400 sequences of 8 tokens; "
+        "use more text, a smaller batch size or a smaller data.sequence_length"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        iterate(split, batch_size=400)
+    with pytest.raises(DataError, match="train has 38 rows of documents, needs 400 for a batch of 400 sequences of 8"):
+        iterate(split, batch_size=400, packing="documents")
+    with pytest.raises(DataError, match="train has 308 tokens, needs 1001 for a batch of 1 sequences of 1000 tokens"):
+        validation_batches(split, 4, 1000)
+
+
+@PACKINGS
+def test_validation_is_all_rows_in_order_padded_to_the_batch(split, packing):
+    found = list(validation_batches(split, 4, 8, packing=packing))
+    assert {batch["inputs"].shape for batch in found} == {(4, 8)}
+    for first, again in zip(found, validation_batches(split, 4, 8, packing=packing), strict=True):
+        assert_equal(first, again)
+    weights = np.concatenate([batch["weights"] for batch in found])
+    real = np.concatenate([batch["inputs"] for batch in found])[weights > 0]
+    assert weights.sum() == (304 if packing == "windows" else 300)  # whole windows; all tokens but each document's last
+    assert len(set(real.tolist())) == len(real)
+    assert_equal({"segment": weights > 0}, {"segment": np.concatenate([batch["segment"] for batch in found]) > 0})
+
+
+def test_fewer_validation_batches_are_spread_over_the_split(split):
+    found = list(validation_batches(split, 4, 8, max_batches=2))
+    starts = np.concatenate([batch["inputs"][:, 0] for batch in found])
+    assert len(found) == 2
+    assert starts.tolist() == [8 * (38 * number // 8) for number in range(8)]
+    assert len(list(validation_batches(split, 4, 8, max_batches=100))) == 10
+
+
+def test_a_state_of_other_data_is_refused():
+    saved = json.loads(json.dumps(pipeline_identity("abc", 32, 128, 0, "windows")))
+    require_same_pipeline(saved, pipeline_identity("abc", 32, 128, 0, "windows"), "runs/x")
+    message = r"^runs/x cannot .* \(batch_size 32, now 16, packing 'windows', now 'documents'\): .*new run$"
+    with pytest.raises(CheckpointError, match=message):
+        require_same_pipeline(saved, pipeline_identity("abc", 16, 128, 0, "documents"), "runs/x")
+    with pytest.raises(CheckpointError, match="dataset_fingerprint None, now 'abc'"):
+        require_same_pipeline({}, pipeline_identity("abc", 32, 128, 0, "windows"), "runs/x")
