@@ -91,12 +91,18 @@ def merge(base: Any, over: Any) -> Any:
         return over
     if "type" in base and ("type" not in over or over["type"] != base["type"]):
         variants = [value for value in over.values() if isinstance(value, Mapping) and "type" in value]
-        if "type" in over or (over and len(variants) == len(over) and not set(over) & set(base)):
+        if "type" in over or (over and len(variants) == len(over) and not set(over) & _keys(base)):
             return dict(over)
     merged = dict(base)
     for key, value in over.items():
         merged[key] = merge(merged[key], value) if key in merged else value
     return merged
+
+
+def _keys(raw: Mapping[str, Any]) -> set[str]:
+    """The keys of a mapping with a `type`, and those it may have: the fields of the kinds of that name found so far."""
+    kinds = [where.kinds[raw["type"]] for where in registry.found() if raw["type"] in where.kinds]
+    return set(raw).union(*(_fields(kind) for kind in kinds))
 
 
 def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, Any]]:

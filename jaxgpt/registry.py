@@ -87,6 +87,11 @@ def _walk(package: str) -> None:
             importlib.import_module(module.name)
 
 
+def found() -> list[Slot]:
+    """The slots of the modules imported so far."""
+    return list(_SLOTS.values())
+
+
 def slots() -> dict[str, Slot]:
     """Every slot of the package, by name, with all its kinds found."""
     _walk("jaxgpt")

@@ -82,7 +82,7 @@ def estimate(plan: Plan, sizes: Mapping[str, Size], pending: Sequence[Run], work
     if history:
         rate = statistics.median(rate for rate, _ in history)
         share = statistics.median(share for _, share in history)
-        basis = f"{len(history)} earlier runs at {rate / 1e9:.3g} GFLOP/s"
+        basis = f"{len(history)} earlier run{'s' if len(history) > 1 else ''} at {rate / 1e9:.3g} GFLOP/s"
     else:
         peak = measure_peak(plan.threads)
         rate, share = peak * SHARE_OF_PEAK, EVALUATION_SHARE

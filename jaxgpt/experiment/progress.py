@@ -47,7 +47,7 @@ class Display:
     def __init__(self, runs: Sequence[Run], console: Console, interval: float | None = None):
         self.runs = {run.name: run for run in runs}
         self.console = console
-        self.interval = interval or (0.5 if console.is_terminal else 30.0)
+        self.interval = (0.5 if console.is_terminal else 30.0) if interval is None else interval
         self._started = time.monotonic()
         self._last = self._started
         self._ended: set[str] = set()

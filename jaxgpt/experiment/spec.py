@@ -188,11 +188,13 @@ def resolve(
 
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
-    raw = merge(defaults, include(experiment.base, configs))
-    raw = merge(raw, include(scale.config, configs))
+    layers = [include(experiment.base, configs), include(scale.config, configs)]
     if variant.parent is not None:
-        raw = merge(raw, experiment.variant(variant.parent).overrides)
-    raw = override(merge(raw, variant.overrides), pairs)
+        layers.append(dict(experiment.variant(variant.parent).overrides))
+    raw = dict(defaults)
+    for layer in [*layers, variant.overrides]:
+        raw = override(raw, layer.items())  # unlike merge, goes below `position: rope`
+    raw = override(raw, pairs)
     for section in raw:
         if section not in SECTIONS:
             raise ConfigError(f"{section}: no such key{nearest(str(section), SECTIONS)}")

@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file, empty if there is none. Raises UserError where it is not one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it to do that part again") from None

@@ -78,7 +78,7 @@ def make_train_step(
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
         model = optax.apply_updates(state.model, updates)
-        metrics = {"loss": total * scale, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": total * scale, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, model, optimizer_state), metrics
 
     return train_step

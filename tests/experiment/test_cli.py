@@ -1,0 +1,161 @@
+"""The command line, with workers that only pretend where runs are started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxgpt.experiment import cli, engine
+from jaxgpt.experiment.store import locked
+
+WORKER = """
+import json, sys
+folder = sys.argv[1]
+request = json.load(open(folder + "/request.json"))
+if request["variant"] in sys.argv[2].split(","): sys.exit("gave up")
+measured = [
+    {"metric": "fixed_target_nll", "context": c, "value": 2.0 + request["seed"] / 100, "unit": "nats/token"}
+    for c in (4, 16, 64)
+]
+entries = {one["hash"]: {**one, "measurements": measured, "seconds": 0.1} for one in request["evaluations"]}
+json.dump(entries, open(folder + "/evaluation.json", "w"))
+json.dump({"state": "finished", "step": 4, "steps": 4}, open(folder + "/status.json", "w"))
+"""
+
+
+@pytest.fixture
+def run(toy, monkeypatch, capsys):
+    """run(*arguments) -> (exit code, output, errors); `run.failing` is a variant whose worker fails."""
+
+    def command(one):
+        return [sys.executable, "-S", "-c", WORKER, str(one.folder.path), call.failing]
+
+    def call(*arguments):
+        code = cli.main([*arguments, "--runs-dir", str(toy.runs)], toy.experiments, toy.configs)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    call.failing = "none"
+    monkeypatch.setattr(engine.execute, "__defaults__", (command,))
+    monkeypatch.setattr(cli, "Console", lambda **_: __import__("rich.console").console.Console(width=200))
+    return call
+
+
+SMALL = ("--exp", "toy", "--scale", "small")
+
+
+def test_the_list(run):
+    assert run("--list") == (0, "toy                      Does the toy work?\n", "")
+
+
+def test_plan_shows_what_would_run(run, toy, monkeypatch):
+    monkeypatch.setattr("jaxgpt.experiment.estimate.measure_peak", lambda threads: 1e11)
+    code, out, _ = run("plan", *SMALL, "--workers", "2")
+    assert code == 0
+    assert "evaluated with the weights of rope" in out
+    assert "5 runs (2 seeds, baseline included), 0 finished" in out
+    assert "2 at a time, 1 thread each" in out
+    assert "estimate: 16 s, from 30% of this machine's matrix-product peak" in out
+    assert not toy.runs.exists()
+
+
+def test_run_status_report_and_again(run, toy):
+    code, out, err = run("run", *SMALL)
+    assert (code, err) == (0, "")
+    assert "5 of 5 runs to do" in out
+    assert not (toy.runs / "toy" / "report").exists()
+    code, out, _ = run("status", *SMALL)
+    assert out.count("finished") == 5
+    code, out, _ = run("report", *SMALL)
+    assert code == 0
+    results = (toy.runs / "toy" / "report" / "results.csv").read_bytes()
+    assert results.count(b"\n") == 1 + (1 + 6) * 3
+    assert "index.html" in out
+    code, out, _ = run(*SMALL)
+    assert code == 0
+    assert "all 5 runs are finished" in out
+    assert (toy.runs / "toy" / "report" / "results.csv").read_bytes() == results
+
+
+def test_a_failing_run_is_reported_at_the_end(run, toy):
+    run.failing = "alibi"
+    code, out, err = run(*SMALL)
+    assert (code, err) == (1, "")
+    assert (toy.runs / "toy" / "report" / "index.html").exists()
+    assert out.index("report: ") < out.index("failed: exit code 1")
+    assert "gave up" in out
+    assert out.count("log: ") == 2
+
+
+def test_failures_are_told_even_when_there_is_nothing_to_report(run):
+    run.failing = "alibi,rope"
+    code, out, err = run(*SMALL)
+    assert code == 1
+    assert out.count("failed: exit code 1") == 4
+    assert "no run of this plan is finished yet" in err
+
+
+def test_interruption_has_its_own_exit_code(run, monkeypatch):
+    monkeypatch.setattr(engine.Pool, "interrupted", property(lambda self: True))
+    code, _, err = run(*SMALL)
+    assert code == 130
+    assert err == "error: toy, scale small: interrupted; the same command goes on from what was saved\n"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "prepare", stop)
+    assert run(*SMALL)[0] == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--scale", "small"], 2, "error: --exp NAME: which experiment? --list names them\n"),
+        (["--exp", "toi"], 2, "error: --exp: no experiment is called 'toi'; did you mean 'toy'? (there are: toy)\n"),
+        (["--exp", "toy", "--scale", "smal"], 2, "error: --scale: no scale is called 'smal'; did you mean 'small'?"),
+        ([*SMALL, "--set", "train.stpes=3"], 2, "error: train.stpes: no such key; did you mean 'steps'?"),
+        ([*SMALL, "--set", "plan"], 2, "error: --set 'plan': expected PATH=VALUE"),
+        ([*SMALL, "--seeds", "0"], 2, "error: --seeds 0: expected 1 or more"),
+        ([*SMALL, "--workers", "0"], 2, "error: --workers 0: expected a number of processes"),
+        (["report", *SMALL], 1, "no run of this plan is finished yet"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(run, arguments, code, message):
+    found, _, err = run(*arguments)
+    assert found == code
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_runs_dir_that_cannot_be_written(run, toy):
+    toy.runs.write_text("a file")
+    code, _, err = run("run", *SMALL)
+    assert code == 1
+    assert err == f"error: {toy.runs}/toy: cannot be written (Not a directory); choose a place with --runs-dir\n"
+
+
+def test_a_second_launcher_is_refused(run, toy):
+    with locked(toy.runs / "toy"):
+        code, _, err = run(*SMALL)
+    assert code == 1
+    assert f"process {os.getpid()} is writing there" in err
+
+
+def test_an_unknown_verb_is_refused_by_argparse(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("plann", *SMALL)
+    assert stop.value.code == 2
+    assert "invalid choice: 'plann'" in capsys.readouterr().err
+
+
+def test_the_script_lists_and_helps_without_jax():
+    script = Path(__file__).resolve().parents[2] / "experiments" / "run.py"
+    code = f"import runpy, sys; sys.argv = ['run.py', '--help']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    check = f"try:\n    {code}\nexcept SystemExit as stop:\n    assert stop.code == 0\nassert 'jax' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "--exp NAME" in result.stdout
+    assert "smoke" in result.stdout

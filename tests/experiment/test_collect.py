@@ -1,0 +1,145 @@
+import json
+
+import pytest
+from rich.console import Console
+
+from jaxgpt.errors import UserError
+from jaxgpt.experiment import collect
+
+
+def finish(plan, runs=None, value=1.0):
+    """Fill run folders as workers would, with losses that depend on run and context."""
+    for number, run in enumerate(plan.runs if runs is None else runs):
+        done = {}
+        for shift, wanted in enumerate(run.evaluations):
+            measurements = [
+                {
+                    "metric": "fixed_target_nll",
+                    "context": c,
+                    "value": value + 0.01 * number + shift,
+                    "unit": "nats/token",
+                }
+                for c in (4, 16, 64)
+            ]
+            done[wanted.hash] = {
+                "hash": wanted.hash,
+                "variant": wanted.variant,
+                "measurements": measurements,
+                "seconds": 2.5,
+            }
+        path = run.folder.path
+        path.mkdir(parents=True, exist_ok=True)
+        done["another"] = {"hash": "another", "variant": "rope", "measurements": [{"metric": "old"}]}
+        (path / "evaluation.json").write_text(json.dumps(done))
+        run.folder.update_status(state="finished", step=4, steps=4)
+        evaluations = [{"variant": one.variant, "parameters": 123} for one in run.evaluations]
+        (path / "request.json").write_text(json.dumps({"evaluations": evaluations}))
+        if run.kind == "model":
+            lines = [
+                {"step": 2, "tokens": 64, "loss": 3.0, "tokens_per_second": 100},
+                {"step": 4, "tokens": 128, "loss": 2.5, "tokens_per_second": 300},
+                {"step": 4, "tokens": 128, "validation_loss": 2.75},
+            ]
+            (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+            (path / "environment.json").write_text('{"python": "3.11", "packages": {"jax": "1"}}')
+
+
+def test_rows_are_those_of_this_plan(toy):
+    plan = toy.plan()
+    finish(toy.plan(seeds=3))
+    rows = collect.rows(plan)
+    assert len(rows) == (1 + 2 * 3) * 3
+    assert {row.seed for row in rows} == {0, 1}
+    assert {row.metric for row in rows} == {"fixed_target_nll"}
+    assert {row.experiment for row in rows} == {"toy"}
+    assert [row.value for row in rows if (row.variant, row.seed) == ("yarn", 0)] == [2.01] * 3
+
+
+def test_rows_wait_for_training_to_end(toy):
+    plan = toy.plan()
+    finish(plan)
+    plan.runs[1].folder.update_status(state="running")
+    assert {(row.variant, row.seed) for row in collect.rows(plan)} == {
+        ("5-gram", 0), ("alibi", 0), ("rope", 1), ("yarn", 1), ("alibi", 1),
+    }  # fmt: skip
+
+
+def test_timings_and_curves(toy):
+    plan = toy.plan()
+    finish(plan)
+    timings = {(one.variant, one.seed, one.metric): (one.value, one.unit) for one in collect.timings(plan)}
+    assert timings["rope", 0, "training_speed"] == (200, "tokens/s")
+    assert timings["rope", 0, "step_time"] == (160, "ms")
+    assert timings["yarn", 1, "evaluation_time"] == (2.5, "s")
+    curve = collect.curves(plan)[0]
+    assert (curve.variant, curve.seed, curve.steps, curve.tokens, curve.loss) == (
+        "rope",
+        0,
+        [2, 4],
+        [64, 128],
+        [3.0, 2.5],
+    )
+    assert curve.validation == [(4, 128, 2.75)]
+    assert len(collect.curves(plan)) == 4
+
+
+def test_the_report_has_everything(toy):
+    plan = toy.plan()
+    finish(plan, plan.runs[:4])
+    report = collect.make_report(plan, "the command")
+    assert report.title == "Does the toy work?"
+    assert report.results.variants == ("rope", "alibi", "yarn")
+    assert report.results.baselines == ("5-gram",)
+    assert report.results.train_length == 16
+    assert [one.claim for one in report.verdicts] == ["flat"]
+    assert report.notes == [f"{plan.runs[4].name} is not finished: pending"]
+    rope, _, yarn = report.runs
+    assert (rope["parameters"], rope["weights"], rope["tokens"], rope["steps"]) == (123, "trained", 128, 4)
+    assert (yarn["weights"], yarn["tokens"]) == ("of rope", 0)
+    assert report.facts["corpus"] == "text"
+    assert report.facts["python"] == "3.11"
+    assert report.facts["scale"] == "small"
+    assert report.command == "the command"
+
+
+def test_nothing_finished_is_an_error(toy):
+    plan = toy.plan()
+    with pytest.raises(UserError, match="no run of this plan is finished yet"):
+        collect.make_report(plan, "")
+    finish(plan, plan.runs[:1])
+    with pytest.raises(UserError, match="no run of this plan is finished yet"):
+        collect.make_report(plan, "")
+
+
+def test_what_is_printed(toy, tmp_path, capsys):
+    plan = toy.plan()
+    finish(plan, plan.runs[:4])
+    collect.print_report(collect.make_report(plan, ""), tmp_path / "index.html", Console(width=200))
+    out = capsys.readouterr().out
+    assert "16 = L" in out
+    assert "2.77 [" in out  # rope, exp of the mean of two seeds, with its interval
+    assert "not resolved" in out
+    assert "too few seeds" in out
+    assert "note: alibi-seed1-" in out
+    assert f"report: {tmp_path / 'index.html'}" in out
+
+
+def test_perplexities_for_people(trial):
+    assert collect._number(1.0) == "2.72"
+    assert collect._number(25.0) == "e^25.0"
+    assert collect._cell(trial(seeds=1), "rope", 128).count("[") == 0
+    assert collect._cell(trial(), "rope", 128).count("[") == 1
+    assert collect._cell(trial(), "rope", 999) == "-"
+
+
+def test_status(toy, capsys):
+    plan = toy.plan()
+    finish(plan, plan.runs[:2])
+    plan.runs[2].folder.path.mkdir(parents=True)
+    plan.runs[2].folder.update_status(state="failed", step=3, steps=4, message="the loss is [nan]")
+    Console(width=200).print(collect.status_table(plan))
+    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert "finished" in rows[plan.runs[1].name]
+    assert "2/2" in rows[plan.runs[1].name]
+    assert "the loss is [nan]" in rows[plan.runs[2].name]
+    assert "pending" in rows[plan.runs[3].name]

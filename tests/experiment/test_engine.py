@@ -1,0 +1,163 @@
+"""The engine with a worker that only pretends: what is started, what is skipped, what is said of failures."""
+
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from jaxgpt.errors import DataError, UserError
+from jaxgpt.experiment import engine
+from jaxgpt.experiment.estimate import Size
+from jaxgpt.experiment.store import Locked, locked
+from jaxgpt.launch.task import Slot
+
+WORKER = """
+import json, os, sys
+folder, fault = sys.argv[1:]
+request = json.load(open(folder + "/request.json"))
+with open(folder + "/count", "a") as file: file.write("x")
+if fault == "exit": print("about to fail"); sys.exit(1)
+if fault == "kill": os.kill(os.getpid(), 9)
+if fault == "told":
+    json.dump({"state": "failed", "message": "the loss is nan"}, open(folder + "/status.json", "w")); sys.exit(1)
+wanted = [] if fault == "lazy" else request["evaluations"]
+measured = lambda one: {"hash": one["hash"], "variant": one["variant"], "measurements": [], "seconds": 0.1}
+json.dump({one["hash"]: measured(one) for one in wanted}, open(folder + "/evaluation.json", "w"))
+json.dump({"state": "finished", "step": 4, "steps": 4}, open(folder + "/status.json", "w"))
+"""
+
+SIZES = {name: Size(100, 6000, 128, "data") for name in ("rope", "alibi")} | {"yarn": Size(100, 6000, 0, "data")}
+
+
+def execute(plan, faults=None, sizes=SIZES):
+    def command(run):
+        fault = (faults or {}).get((run.variant, run.seed), "none")
+        return [sys.executable, "-S", "-c", WORKER, str(run.folder.path), fault]
+
+    return engine.execute(plan, [Slot(), Slot()], sizes, Console(quiet=True), command)
+
+
+def started(plan):
+    """How often the worker of each run was started."""
+    counts = {}
+    for run in plan.runs:
+        path = run.folder.path / "count"
+        counts[run.variant, run.seed] = len(path.read_text()) if path.exists() else 0
+    return counts
+
+
+def test_a_finished_run_is_never_repeated(toy):
+    plan = toy.plan()
+    assert len(execute(plan).finished) == 5
+    assert engine.pending(plan) == []
+    again = execute(toy.plan(seeds=3))
+    assert sorted((run.variant, run.seed) for run in again.finished) == [("alibi", 2), ("rope", 2)]
+    assert set(started(toy.plan(seeds=3)).values()) == {1}
+
+
+def test_workers_find_what_to_do_in_the_folder(toy):
+    plan = toy.plan()
+    execute(plan)
+    run = plan.runs[1]
+    request = run.folder.request()
+    assert request["config"] == run.config
+    assert [one["variant"] for one in request["evaluations"]] == ["rope", "yarn"]
+    assert (request["kind"], request["seed"], request["threads"]) == ("model", 0, 1)
+    assert (request["flops_per_token"], request["tokens"], request["dataset"]) == (6000, 128, "data")
+    assert plan.runs[0].folder.request()["kind"] == "baseline"
+
+
+def test_failures_are_kept_apart_and_named(toy):
+    plan = toy.plan()
+    executed = execute(plan, {("rope", 0): "exit", ("alibi", 0): "kill", ("rope", 1): "told", ("alibi", 1): "lazy"})
+    assert [run.variant for run in executed.finished] == ["5-gram"]
+    messages = {(one.run.variant, one.run.seed): one.message for one in executed.failures}
+    assert messages == {
+        ("rope", 0): "exit code 1",
+        ("alibi", 0): "killed by SIGKILL (out of memory?)",
+        ("rope", 1): "the loss is nan",
+        ("alibi", 1): "ended without finishing its evaluations",
+    }
+    assert not executed.interrupted
+
+
+def test_failures_are_printed_with_their_log(toy, capsys):
+    plan = toy.plan()
+    executed = execute(plan, {("rope", 0): "exit", ("rope", 1): "exit"})
+    engine.print_failures(executed.failures, Console(width=60))
+    out = capsys.readouterr().out
+    for run in (plan.runs[1], plan.runs[3]):
+        assert f"{run.name} failed: exit code 1" in out
+        assert f"log: {run.folder.log}" in out
+    assert out.count("about to fail") == 1
+
+
+def test_a_failed_run_is_tried_again_without_its_old_message(toy):
+    plan = toy.plan()
+    execute(plan, {("rope", 0): "told"})
+    assert plan.runs[1].folder.state() == "failed"
+    executed = execute(plan, {("rope", 0): "exit"})
+    assert executed.failures[0].message == "exit code 1"
+    assert len(execute(plan).finished) == 1
+    assert started(plan)["rope", 0] == 3
+    assert started(plan)["alibi", 0] == 1
+
+
+def test_another_evaluation_visits_trained_runs_again(toy):
+    execute(toy.plan())
+    longer = toy.plan(["evaluate.protocols.fixed_target.multiples=[0.25,1,2]"])
+    models = [run.variant for run in engine.pending(longer) if run.kind == "model"]
+    assert models == ["rope", "alibi", "rope", "alibi"]
+    assert all(run.folder.is_trained() for run in longer.runs if run.kind == "model")
+
+
+def test_only_one_launcher_at_a_time(toy):
+    plan = toy.plan()
+    with locked(plan.directory), pytest.raises(Locked, match="is writing there"):
+        execute(plan)
+
+
+def test_an_unwritable_place_is_one_message(toy):
+    toy.runs.write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"runs/toy: cannot be written .*--runs-dir"):
+        execute(toy.plan())
+    toy.runs.unlink()
+    plan = toy.plan()
+    plan.directory.mkdir(parents=True)
+    plan.runs[1].folder.path.write_text("a file where the run should be")
+    with pytest.raises(UserError, match="cannot be written"):
+        execute(plan)
+
+
+def test_interruption_is_no_failure(toy, monkeypatch):
+    plan = toy.plan()
+    monkeypatch.setattr(engine.Pool, "interrupted", property(lambda self: True))
+    executed = execute(plan, {("rope", 0): "exit"})
+    assert executed.interrupted
+    assert executed.failures == ()
+
+
+def test_data_is_prepared_and_measured_before_anything_runs(toy):
+    plan = toy.plan()
+    sizes = engine.prepare(plan)
+    assert sizes["rope"].parameters == sizes["yarn"].parameters > 0
+    assert (sizes["rope"].tokens, sizes["yarn"].tokens) == (128, 0)
+    assert sizes["rope"].flops == 128 * sizes["rope"].flops_per_token
+    with pytest.raises(DataError, match="fixed targets"):
+        engine.prepare(toy.plan(["evaluate.protocols.fixed_target.multiples=[1,100000]"]))
+
+
+def test_text_that_changed_since_a_run_is_refused(toy):
+    plan = toy.plan()
+    execute(plan, sizes=engine.prepare(plan))
+    engine.prepare(plan)
+    request = plan.runs[1].folder.request()
+    (plan.runs[1].folder.path / "request.json").write_text(json.dumps({**request, "dataset": "other"}))
+    with pytest.raises(DataError, match=r"rope-seed0-.*the text has changed since"):
+        engine.prepare(plan)
+
+
+def test_the_worker_is_started_with_this_python(toy):
+    run = toy.plan().runs[1]
+    assert engine.worker_command(run) == [sys.executable, "-m", "jaxgpt.experiment.worker", str(run.folder.path)]

@@ -1,0 +1,130 @@
+import pytest
+
+from jaxgpt.errors import ConfigError
+
+
+def names(plan):
+    return [run.name for run in plan.runs]
+
+
+def hashes(plan, variant):
+    return [one.hash for run in plan.runs for one in run.evaluations if one.variant == variant]
+
+
+def test_trained_variants_times_seeds_and_the_baseline(toy):
+    plan = toy.plan()
+    assert [(run.variant, run.seed) for run in plan.runs] == [
+        ("5-gram", 0),
+        ("rope", 0),
+        ("alibi", 0),
+        ("rope", 1),
+        ("alibi", 1),
+    ]
+    assert [one.variant for one in plan.runs[1].evaluations] == ["rope", "yarn"]
+    assert plan.seeds == (0, 1)
+    assert len(toy.plan(seeds=3).runs) == 7
+    assert plan.directory == toy.runs / "toy"
+    assert (plan.threads, plan.train_length) == (1, 16)
+
+
+def test_the_configuration_of_a_run_is_its_seed_on_the_same_settings(toy):
+    plan = toy.plan()
+    first, second = (run for run in plan.runs if run.variant == "rope")
+    assert (first.config["seed"], second.config["seed"]) == (0, 1)
+    assert {**first.config, "seed": 1} == second.config
+    assert first.config["model"]["position"]["type"] == "rope"
+    assert first.config["train"]["steps"] == 4
+
+
+def test_names_are_stable_and_follow_what_training_depends_on(toy):
+    plan = toy.plan()
+    assert names(plan) == names(toy.plan())
+    assert names(plan)[1].startswith("rope-seed0-")
+    changed = toy.plan(["train.steps=5"])
+    assert not set(names(plan)) & set(names(changed))
+    assert names(toy.plan(["train.checkpoint_every=7"])) == names(plan)  # changes no result
+    assert not set(names(plan)[1:]) & set(names(toy.plan(["threads=2"]))[1:])
+
+
+def test_another_evaluation_never_trains_again(toy):
+    plan, longer = toy.plan(), toy.plan(["evaluate.protocols.fixed_target.multiples=[0.25,1,2]"])
+    assert names(plan)[1:] == names(longer)[1:]
+    for variant in ("rope", "alibi", "yarn", "5-gram"):
+        assert not set(hashes(plan, variant)) & set(hashes(longer, variant))
+
+
+def test_an_arm_that_only_evaluates_follows_its_parents_training(toy):
+    plan = toy.plan()
+    assert len(set(hashes(plan, "yarn"))) == 2
+    assert not set(hashes(plan, "yarn")) & set(hashes(toy.plan(["train.learning_rate=1e-3"]), "yarn"))
+
+
+def test_another_baseline_measures_no_model_again(toy):
+    plan, other = toy.plan(), toy.plan(["evaluate.ngram.order=3"])
+    assert hashes(plan, "rope") == hashes(other, "rope")
+    assert hashes(plan, "5-gram") != hashes(other, "5-gram")
+    assert "5-gram" not in {run.variant for run in toy.plan(["evaluate.ngram=null"]).runs}
+
+
+def test_the_baseline_learns_from_as_many_tokens_as_the_models(toy):
+    assert toy.plan().runs[0].config["ngram"]["max_tokens"] == 4 * 2 * 16
+    assert toy.plan(["evaluate.ngram.max_tokens=50"]).runs[0].config["ngram"]["max_tokens"] == 50
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.position.type=alibi"],
+            r"--set model.position.type=alibi: makes the variants 'rope' and 'alibi' equal",
+        ),
+        (["train.steps=5", "model.position.type=rope"], r"--set model.position.type=rope: makes the variants"),
+    ],
+)
+def test_settings_that_make_two_arms_equal(toy, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        toy.plan(overrides)
+
+
+def test_a_setting_that_undoes_an_evaluated_arm(toy):
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text().replace('"position": "alibi"', '"norm": "rmsnorm"'))
+    assert len(toy.plan().arms) == 3
+    with pytest.raises(ConfigError, match="'rope' and 'yarn' equal"):
+        toy.plan(["model.position.scaling=null"])
+
+
+def test_variants_that_are_equal_without_any_setting(toy):
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text().replace('"position": "alibi"', '"position": "rope"'))
+    with pytest.raises(ConfigError, match="experiment toy: the variants 'rope' and 'alibi' are equal with scale small"):
+        toy.plan()
+
+
+def test_an_arm_may_go_below_a_position_that_another_layer_replaced(toy):
+    """`scaling: {type: yarn}` on `{type: rope}` is a field of rope, not an encoding for layers called `scaling`."""
+    file = toy.experiments / "toy.py"
+    text = file.read_text().replace('"position": "rope"', '"position": "nope"')
+    file.write_text(text.replace('Variant("rope", ', 'Variant("rope", {"model": {"position": {"type": "rope"}}}, '))
+    yarn = next(arm for arm in toy.plan().arms if arm.name == "yarn")
+    assert yarn.model.position.scaling.factor == 4.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.widht=3"], "model.widht: no such key; did you mean 'width'"),
+        (["modle.width=3"], "modle: no such key"),
+        (["threads=0"], "threads at least 1"),
+        (["seed=3"], "--seeds"),
+        (["evaluate.protocols.fixed_target.placess=3"], "evaluate.protocols.fixed_target.placess: no such key"),
+    ],
+)
+def test_wrong_settings_name_their_path(toy, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        toy.plan(overrides)
+
+
+def test_at_least_one_seed(toy):
+    with pytest.raises(ConfigError, match="--seeds 0"):
+        toy.plan(seeds=0)

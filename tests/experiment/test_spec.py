@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.experiment import spec
+from jaxgpt.experiment.spec import Experiment, Scale, Variant
+
+
+def experiment(*variants, base=None):
+    return Experiment("e", "", base or {}, variants)
+
+
+def test_the_list_has_a_line_for_each_experiment(toy):
+    (toy.experiments / "broken.py").write_text("def base(:")
+    assert spec.list_experiments(toy.experiments) == {"broken": "(not valid Python)", "toy": "Does the toy work?"}
+
+
+def test_an_experiment_is_loaded_whole(toy):
+    loaded = spec.load_experiment("toy", toy.experiments)
+    assert [variant.name for variant in loaded.variants] == ["rope", "alibi", "yarn"]
+    assert loaded.variant("yarn").parent == "rope"
+    assert loaded.claims[0].headline
+
+
+def test_an_unknown_experiment_names_the_nearest(toy):
+    with pytest.raises(ConfigError, match=r"no experiment is called 'toi'; did you mean 'toy'\? \(there are: toy\)"):
+        spec.load_experiment("toi", toy.experiments)
+
+
+def test_a_file_that_is_not_python_says_where(toy):
+    (toy.experiments / "broken.py").write_text("def base(:")
+    with pytest.raises(ConfigError, match=r"broken\.py, line 1: not valid Python"):
+        spec.load_experiment("broken", toy.experiments)
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ([], "variants\\(\\) is empty"),
+        ([Variant("a"), Variant("a")], "used twice"),
+        ([Variant("a/b")], "letters, digits"),
+        ([Variant("5-gram")], "not '5-gram'"),
+        ([Variant("rope"), Variant("b", parent="rop")], "no trained variant is called 'rop'; did you mean 'rope'"),
+        ([Variant("a"), Variant("b", parent="a"), Variant("c", parent="b")], "no trained variant is called 'b'"),
+        ([Variant("a", {"threads": 2})], "may override model, data, train, not 'threads'"),
+        ([Variant("a", {"evaluate": {}})], "not 'evaluate'"),
+        ([Variant("a"), Variant("b", {"train": {"steps": 3}}, "a")], "evaluates its parent's weights .* not 'train'"),
+    ],
+)
+def test_experiments_that_cannot_be(variants, message):
+    with pytest.raises(ConfigError, match=message):
+        spec.check(experiment(*variants))
+
+
+def test_scales(toy):
+    scale = spec.load_scale("small", toy.configs)
+    assert (scale.seeds, scale.description) == (2, "as small as it gets")
+    assert scale.config["train"]["steps"] == 4
+    with pytest.raises(ConfigError, match="no scale is called 'smal'; did you mean 'small'"):
+        spec.load_scale("smal", toy.configs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 3\nconfig: {}\n", "seed: no such key; did you mean 'seeds'"),
+        ("seeds: 0\nconfig: {}\n", "seeds: expected a whole number"),
+        ("seeds: true\nconfig: {}\n", "seeds: expected a whole number"),
+        ("seeds: 2\n", "config: must be a mapping"),
+    ],
+)
+def test_scales_that_cannot_be(toy, text, message):
+    (toy.configs / "scale" / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        spec.load_scale("bad", toy.configs)
+
+
+def test_the_shipped_scales_load():
+    configs = Path(__file__).resolve().parents[2] / "configs"
+    assert {"smoke", "laptop", "tiny", "125m"} <= set(spec.list_scales(configs))
+    for name in spec.list_scales(configs):
+        scale = spec.load_scale(name, configs)
+        assert scale.description, name
+        assert scale.seeds >= (1 if name == "smoke" else 3), name
+
+
+def test_layers_lie_in_order(tmp_path):
+    """defaults < included < base < scale < parent < variant < --set, each seen winning over the one below."""
+    (tmp_path / "file.yaml").write_text("train: {b: file, c: file, d: file, e: file, f: file, g: file}\n")
+    defaults = {"train": dict.fromkeys("abcdefg", "default")}
+    base = {"include": ["file.yaml"], "train": dict.fromkeys("cdefg", "base")}
+    scale = Scale("s", 1, {"train": dict.fromkeys("defg", "scale")})
+    parent = Variant("parent", {"train": dict.fromkeys("efg", "parent")})
+    child = Variant("child", {"train": dict.fromkeys("fg", "child")}, parent="parent")
+    raw = spec.resolve(experiment(parent, child, base=base), scale, child, [("train.g", "set")], tmp_path, defaults)
+    assert list(raw["train"].values()) == ["default", "file", "base", "scale", "parent", "child", "set"]
+
+
+def test_sections_that_do_not_exist(tmp_path):
+    one = experiment(Variant("a"))
+    with pytest.raises(ConfigError, match="modle: no such key; did you mean 'model'"):
+        spec.resolve(one, Scale("s", 1, {}), one.variants[0], [("modle.width", 3)], tmp_path, {})
+    with pytest.raises(ConfigError, match="--seeds"):
+        spec.resolve(one, Scale("s", 1, {"seed": 3}), one.variants[0], [], tmp_path, {})

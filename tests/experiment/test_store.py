@@ -1,0 +1,148 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jaxgpt.errors import UserError
+from jaxgpt.experiment.store import Locked, RunFolder, is_locked, locked, read_json
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+
+
+def folder(tmp_path, **files):
+    for name, content in files.items():
+        write(tmp_path / name.replace("__", "."), content)
+    return RunFolder(tmp_path)
+
+
+def test_json_that_is_missing_or_damaged(tmp_path):
+    assert read_json(tmp_path / "none.json") == {}
+    for text in ("{", "[1]"):
+        write(tmp_path / "bad.json", text)
+        with pytest.raises(UserError, match=r"bad\.json: .*remove it"):
+            read_json(tmp_path / "bad.json")
+
+
+def test_a_lock_keeps_others_out_and_names_its_holder(tmp_path):
+    with locked(tmp_path / "run"):
+        assert is_locked(tmp_path / "run")
+        with pytest.raises(Locked, match=f"process {os.getpid()} is writing there"), locked(tmp_path / "run"):
+            pass
+    assert not is_locked(tmp_path / "run")
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_lock_waits_for_a_holder_that_is_about_to_end(tmp_path):
+    entered = threading.Event()
+
+    def hold():
+        with locked(tmp_path):
+            entered.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    with locked(tmp_path, wait=10):
+        assert not thread.is_alive() or thread.join(1) is None
+    thread.join()
+
+
+def test_a_killed_holder_leaves_nothing_behind(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from jaxgpt.experiment.store import locked
+with locked(Path({str(tmp_path)!r})):
+    print("held", flush=True); time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert is_locked(tmp_path)
+    with pytest.raises(Locked, match=f"process {holder.pid} "), locked(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with locked(tmp_path, wait=5):
+        assert is_locked(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    write(tmp_path / "file", "")
+    with pytest.raises(UserError, match=r"file/run: cannot be written \(Not a directory\); .*--runs-dir"):
+        locked(tmp_path / "file" / "run").__enter__()
+    assert not is_locked(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("state", "evaluated", "finished"),
+    [
+        ("finished", ["a", "b"], True),
+        ("trained", ["a", "b", "old"], True),
+        ("finished", ["a"], False),
+        ("running", ["a", "b"], False),
+        (None, ["a", "b"], False),
+    ],
+)
+def test_finished_is_trained_with_every_evaluation(tmp_path, state, evaluated, finished):
+    if state:
+        write(tmp_path / "status.json", {"state": state})
+    write(tmp_path / "evaluation.json", {name: {} for name in evaluated})
+    assert RunFolder(tmp_path).is_finished(["a", "b"]) is finished
+
+
+def test_running_without_a_process_is_interrupted(tmp_path):
+    run = folder(tmp_path, status__json={"state": "running"})
+    assert run.state() == "interrupted"
+    with locked(tmp_path):
+        assert run.state() == "running"
+    assert RunFolder(tmp_path / "new").state() == "pending"
+
+
+METRICS = [
+    {"step": 1, "tokens": 10, "loss": 3.0},
+    {"step": 2, "tokens": 20, "loss": 2.5, "tokens_per_second": 100},
+    {"step": 2, "tokens": 20, "validation_loss": 2.7},
+    {"step": 2, "tokens": 20, "loss": 2.4, "tokens_per_second": 110},
+]
+
+
+def test_curve_keeps_the_last_line_of_a_step_and_drops_a_torn_one(tmp_path):
+    text = "\n".join(map(json.dumps, METRICS)) + '\n{"step": 3, "lo'
+    assert folder(tmp_path, metrics__jsonl=text).curve() == [METRICS[0], METRICS[3], METRICS[2]]
+    assert RunFolder(tmp_path / "new").curve() == []
+
+
+def test_progress(tmp_path):
+    text = "\n".join(map(json.dumps, METRICS))
+    run = folder(tmp_path, metrics__jsonl=text, status__json={"state": "running", "step": 0, "steps": 8})
+    now = run.progress()
+    assert (now.state, now.step, now.steps, now.tokens, now.loss, now.tokens_per_second) == (
+        "running",
+        2,
+        8,
+        20,
+        2.4,
+        110,
+    )
+    assert RunFolder(tmp_path / "new").progress().state == "pending"
+    write(tmp_path / "status.json", "{")
+    assert "remove it" in (run.progress().message or "")
+
+
+def test_status_changes_key_by_key(tmp_path):
+    run = folder(tmp_path, status__json={"state": "trained", "step": 4, "steps": 4, "message": None})
+    run.update_status(state="finished")
+    assert run.status() == {"state": "finished", "step": 4, "steps": 4, "message": None}
+    assert run.is_trained()
+    assert run.environment() == {}

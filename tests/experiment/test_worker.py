@@ -1,0 +1,118 @@
+"""One run in one process, for real but tiny; then what it repeats and what it does not."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.experiment import engine, worker
+from jaxgpt.experiment.store import Locked, locked
+from jaxgpt.launch.machine import thread_environment
+from jaxgpt.train import loop
+
+
+@pytest.fixture
+def asked(toy, monkeypatch):
+    """A plan of one seed whose requests are written; this process has the thread environment of a worker."""
+    for name, value in thread_environment(1).items():
+        monkeypatch.setenv(name, value)
+
+    def ask(*overrides):
+        plan = toy.plan(overrides, seeds=1)
+        sizes = engine.prepare(plan)
+        for run in plan.runs:
+            engine._ask(plan, run, sizes)
+        return plan
+
+    return ask
+
+
+def test_trains_evaluates_and_repeats_nothing(asked, monkeypatch):
+    baseline, rope, _ = asked().runs
+    worker.execute(rope.folder.path)
+    assert rope.is_finished()
+    assert rope.folder.status() == {"state": "finished", "step": 4, "steps": 4, "message": None}
+    done = rope.folder.evaluations()
+    own, yarn = (done[one.hash] for one in rope.evaluations)
+    assert (own["variant"], yarn["variant"]) == ("rope", "yarn")
+    assert [(one["metric"], one["context"]) for one in own["measurements"]] == [
+        (f"fixed_target_{name}", context) for context in (4, 16, 64) for name in ("nll", "bits_per_byte")
+    ]
+    # The same weights under another position encoding: close within the training length, but not the same.
+    values = [[one["value"] for one in entry["measurements"]] for entry in (own, yarn)]
+    assert values[0] != values[1]
+    assert values[0][0] == pytest.approx(values[1][0], rel=0.2)
+
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
+    before = (rope.folder.path / "evaluation.json").read_bytes()
+    worker.execute(rope.folder.path)
+    assert (rope.folder.path / "evaluation.json").read_bytes() == before
+
+    more = asked("evaluate.protocols.fixed_target.multiples=[0.25,1,2]").runs[1]
+    assert more.folder.path == rope.folder.path
+    assert not more.is_finished()
+    worker.execute(more.folder.path)
+    assert more.is_finished()
+    assert rope.is_finished()
+
+    worker.execute(baseline.folder.path)
+    [counted] = baseline.folder.evaluations().values()
+    assert counted["variant"] == "5-gram"
+    assert counted["measurements"][0]["value"] > 0
+
+
+def test_a_failure_leaves_its_message(asked, monkeypatch, capsys):
+    _, rope, alibi = asked().runs
+    errors = iter([UserError("the loss is nan"), RuntimeError("a fault\nin two lines")])
+
+    def fail(*_):
+        raise next(errors)
+
+    monkeypatch.setattr(loop, "train", fail)
+    assert worker.main([str(rope.folder.path)]) == 1
+    assert capsys.readouterr().err == "error: the loss is nan\n"
+    assert rope.folder.status() == {"state": "failed", "message": "the loss is nan"}
+    assert worker.main([str(alibi.folder.path)]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert alibi.folder.status()["message"] == "RuntimeError: a fault"
+
+
+def test_interruption_keeps_the_status_that_training_left(asked, monkeypatch, capsys):
+    rope = asked().runs[1]
+
+    def stop(*_):
+        rope.folder.update_status(state="interrupted", step=2)
+        raise Interrupted("saved at step 2")
+
+    monkeypatch.setattr(loop, "train", stop)
+    assert worker.main([str(rope.folder.path)]) == 130
+    assert rope.folder.status() == {"state": "interrupted", "step": 2}
+    monkeypatch.setattr(loop, "train", lambda *_: os.kill(os.getpid(), 2))
+    assert worker.main([str(rope.folder.path)]) == 130
+    capsys.readouterr()
+
+
+def test_a_second_writer_is_kept_out(asked):
+    rope = asked().runs[1]
+    with locked(rope.folder.path), pytest.raises(Locked, match=f"process {os.getpid()}"):
+        worker.execute(rope.folder.path, patience=0.2)
+    assert not rope.folder.status()
+
+
+def test_a_folder_without_a_request(tmp_path):
+    with pytest.raises(UserError, match=r"no request\.json; start runs with experiments/run\.py"):
+        worker.execute(tmp_path)
+
+
+def test_as_a_command(asked):
+    """What the pool starts: the baseline needs no JAX, so this takes a second."""
+    baseline = asked().runs[0]
+    command = [sys.executable, "-m", "jaxgpt.experiment.worker", str(baseline.folder.path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "evaluating 5-gram\n"
+    assert baseline.is_finished()
+    assert len(json.loads((baseline.folder.path / "evaluation.json").read_text())) == 1
