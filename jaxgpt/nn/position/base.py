@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxgpt.errors import ConfigError
+from jaxgpt.errors import ContextTooLong
 from jaxgpt.registry import register, slot
 
 
@@ -104,13 +104,13 @@ class PositionEncoding(nnx.Module):
     way_out: str = "shorten the sequence or choose an encoding without a limit, such as rope or alibi"
 
     def check_range(self, length: int) -> None:
-        """Raise ConfigError if a sequence of `length` tokens has positions without a value.
+        """Raise ContextTooLong if a sequence of `length` tokens has positions without a value.
 
         Compiled code cannot raise, and JAX's gather would clamp silently: whoever knows a length before compilation
         (the static T of a full pass, the capacity of a cache) asks here.
         """
         if self.max_length is not None and length > self.max_length:
-            raise ConfigError(
+            raise ContextTooLong(
                 f"position: {type(self).__name__.lower()} has values for {self.max_length} positions, "
                 f"and {length} are needed; {self.way_out}"
             )

@@ -176,7 +176,7 @@ class YarnConfig(ScalingConfig):
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         # The upper bound is the rotary width less 1, not the number of pairs less 1: as in the authors' code.
-        return max(low, 0), min(high, spectrum.width - 1)
+        return min(max(low, 0), spectrum.width - 1), min(max(high, 0), spectrum.width - 1)
 
     def interpolated(self, spectrum: Spectrum) -> np.ndarray:
         """float64 [r/2]: the share of each pair that is interpolated, 0 (stays) to 1 (theta_p / s)."""

@@ -81,7 +81,9 @@ class T5(PositionEncoding):
         self.num_buckets = config.num_buckets
         self.max_distance = max_distance
         self.bidirectional = bidirectional
-        self.table = normal(key, "table", (config.num_buckets, num_heads), (None, "heads"), config.init_std)
+        self.table = normal(
+            key, "table", (config.num_buckets, num_heads), (None, "heads"), config.init_std, decay=False
+        )
 
     def bucket(self, q: Positions, k: Positions) -> Array:
         """int32 [B or 1, T, S]: rows of the table. In the causal form a key after the query counts as distance 0."""
