@@ -26,7 +26,7 @@ class DataError(UserError):
     """A corpus or tokenizer that cannot serve: missing file, no text, documents too short, wrong tokenizer."""
 
 
-class ContextTooLong(UserError):
+class ContextTooLong(ConfigError):
     """A model that has no value for positions this far (learned embeddings): evaluation leaves the context out."""
 
 

@@ -26,13 +26,13 @@ def default_protocols() -> dict[str, ProtocolConfig | None]:
 class EvaluationConfig:
     """All that an evaluation depends on beside the model and the data.
 
-    At a training length L one evaluation reads about 3.1k L tokens (400k at L = 128), two thirds of them for the fixed
-    targets.
+    At a training length L one evaluation reads about 2,200 L tokens (284,000 at L = 128), two thirds of them for the
+    fixed targets: 16 s of one core for 4 layers of width 128, and 13 s of compilation the first time.
     """
 
     protocols: dict[str, ProtocolConfig | None] = dataclasses.field(default_factory=default_protocols)  # null: left out
     ngram: NgramConfig | None = NgramConfig()  # the baseline printed beside the models; null: none
-    max_tokens_per_batch: int = 8192  # rows * tokens scored at once; one row where that is longer
+    max_tokens_per_batch: int = 2048  # rows * tokens scored at once; fits a CPU's cache, accelerators want more
 
     def __post_init__(self) -> None:
         if self.max_tokens_per_batch < 1:

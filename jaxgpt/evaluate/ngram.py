@@ -39,7 +39,7 @@ class NgramConfig:
             raise ValueError("order and max_tokens must be at least 1")
 
     def fit(self, tokens: np.ndarray, vocab_size: int) -> Ngram:
-        """Count the n-grams of a token stream `[N]`. DataError if it is too short or an id is not below `vocab_size`."""
+        """Count the n-grams of a token stream `[N]`. DataError if it is too short or an id is out of `vocab_size`."""
         if self.max_tokens is not None and self.max_tokens < len(tokens):
             stretch = min(STRETCH, self.max_tokens)
             starts = spread(len(tokens) + 1, self.max_tokens // stretch, stretch, "the n-gram baseline")

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from jaxgpt.errors import ContextTooLong
+from jaxgpt.evaluate import EvaluationConfig, evaluate
+from jaxgpt.evaluate.protocols.by_position import ByPositionConfig
+from jaxgpt.evaluate.protocols.fixed_target import FixedTargetConfig
 from jaxgpt.evaluate.scorer import batched, model_scorer
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.nn.position.absolute import LearnedConfig
+from jaxgpt.ops.cross_entropy import token_losses
 
 
 def rows_of(count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +82,33 @@ def test_models_of_one_structure_share_a_compilation(bigram):
     second = model_scorer(dataclasses.replace(bigram, table=-bigram.table))(inputs, targets, 3)
     assert traces == [(2, 7, 4)]
     assert not np.allclose(first, second)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """A tiny decoder with learned positions, which end at the training length."""
+    config = DecoderConfig(
+        num_layers=1, num_heads=2, width=8, vocab_size=50, train_length=8, position=LearnedConfig(init_std=1.0)
+    )
+    return jax.jit(config.make)(jax.random.key(0))
+
+
+def test_the_decoder_computes_only_the_logits_that_are_scored(decoder):
+    inputs, targets = rows_of(4, 8)
+    score = model_scorer(decoder)
+    whole = score(inputs, targets)
+    np.testing.assert_allclose(score(inputs, targets, 3), whole[:, -3:], rtol=1e-5)
+    expected = jax.jit(lambda model: token_losses(model(inputs).logits, targets))(decoder)
+    np.testing.assert_allclose(whole, expected, rtol=1e-5)
+    assert np.ptp(whole) > 0.01
+
+
+def test_learned_positions_are_measured_up_to_their_end(decoder, counting_split):
+    split = counting_split(2000)
+    object.__setattr__(split, "tokens", split.tokens % 50)
+    protocols = {"fixed": FixedTargetConfig(multiples=(1.0, 2.0)), "positions": ByPositionConfig(window=2.0)}
+    measured = evaluate(model_scorer(decoder), EvaluationConfig(protocols), split, np.ones(50, int), 8)
+    assert [(m.metric, m.context) for m in measured] == [("fixed_target_nll", 8), ("fixed_target_bits_per_byte", 8)]
 
 
 def test_a_refused_length_passes_through_the_compiler(bigram):

@@ -30,7 +30,7 @@ class ByPositionConfig(ProtocolConfig):
 
     window: float = 4.0  # training lengths
     bucket: float = 0.125  # training lengths; must divide the window
-    rows: int = 64  # windows, at most; spread evenly over the token stream
+    rows: int = 48  # windows, at most; spread evenly over the token stream
 
     def __post_init__(self) -> None:
         if self.rows < 1:

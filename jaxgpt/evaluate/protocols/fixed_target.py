@@ -32,7 +32,7 @@ class FixedTargetConfig(ProtocolConfig):
     """
 
     multiples: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # contexts, in training lengths
-    places: int = 64  # in all documents together
+    places: int = 48  # in all documents together
     targets: int | None = None  # tokens scored at each place; None: a quarter of the training length
     documents: int = 1  # fewer long documents than this are an error
 

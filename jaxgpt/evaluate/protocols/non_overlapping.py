@@ -29,7 +29,7 @@ class NonOverlappingConfig(ProtocolConfig):
     """
 
     multiples: tuple[float, ...] = (1.0, 2.0, 4.0)  # window lengths, in training lengths
-    stretches: int = 32  # at most; each as long as the longest window (least common multiple of all)
+    stretches: int = 24  # at most; each as long as the longest window (least common multiple of all)
 
     def __post_init__(self) -> None:
         if not self.multiples or self.stretches < 1:

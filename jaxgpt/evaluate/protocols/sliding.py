@@ -33,7 +33,7 @@ class SlidingConfig(ProtocolConfig):
     windows: tuple[float, ...] = (1.0, 2.0, 4.0)  # window lengths, in training lengths
     stride: int | None = None  # tokens; None: a quarter of the training length
     steps: int = 8  # windows in a row at each stretch
-    stretches: int = 8  # at most
+    stretches: int = 4  # at most
 
     def __post_init__(self) -> None:
         if not self.windows:

@@ -76,7 +76,7 @@ def test_short_documents_are_refused_with_what_is_needed(counting_split):
 
 
 def test_too_little_room_names_the_option(counting_split):
-    with pytest.raises(DataError, match=r"room for 3 of 64 places; set evaluate\.protocols\.fixed_target\.places=3"):
+    with pytest.raises(DataError, match=r"room for 3 of 48 places; set evaluate\.protocols\.fixed_target\.places=3"):
         FixedTargetConfig().check(counting_split(265), L)
 
 
