@@ -101,7 +101,8 @@ def merge(base: Any, over: Any) -> Any:
 
 def _keys(raw: Mapping[str, Any]) -> set[str]:
     """The keys of a mapping with a `type`, and those it may have: the fields of the kinds of that name found so far."""
-    kinds = [where.kinds[raw["type"]] for where in registry.found() if raw["type"] in where.kinds]
+    name = str(raw["type"])
+    kinds = [where.kinds[name] for where in registry.found() if name in where.kinds]
     return set(raw).union(*(_fields(kind) for kind in kinds))
 
 

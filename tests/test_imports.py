@@ -1,4 +1,4 @@
-"""Imports point one way: experiments -> experiment -> launch, train, ... -> data, parallel -> models -> nn -> ops -> config.
+"""Imports point one way, left to right in `ORDER`, from experiments to errors.
 
 Every import counts, also inside functions and for type checkers only: coupling is coupling.
 """
