@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -20,6 +21,7 @@ def at(position) -> Positions:
     return Positions(array, array, jnp.ones_like(array))
 
 
+@functools.cache
 def make(dims=DIMS, **fields):
     return T5Config(**fields).make(dims, jax.random.key(0))
 
