@@ -91,10 +91,10 @@ def cached(directory: Path, name: str, build: Callable[[Path], None], digests: F
             if _intact(entry, digests):  # another process was faster
                 return entry
             building = directory / f"{name}.building"
-            for stale in (entry, building):
-                if stale.exists():
-                    _LOG.warning("%s is damaged or unfinished and is built again", stale)
-                    shutil.rmtree(stale)
+            if entry.exists():
+                _LOG.warning("%s is damaged and is built again", entry)
+                shutil.rmtree(entry)
+            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
             building.mkdir()
             build(building)
             _write_index(building)
