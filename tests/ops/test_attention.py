@@ -1,0 +1,178 @@
+"""The naive form is the definition; the others must equal it, in values and in gradients.
+
+Shapes: B batch, T query tokens, S key tokens, N heads, K key-value heads, H head width.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgpt.nn.mixer.base import Mask
+from jaxgpt.nn.position.base import Positions
+from jaxgpt.ops import attention as module
+from jaxgpt.ops.attention import Dropout, attention, blockwise, dense, naive
+
+B, N, H = 2, 4, 8
+small_blocks = functools.partial(blockwise, block=8)
+FAST = {"dense": dense, "blockwise": small_blocks, "one block": blockwise}
+fast = pytest.mark.parametrize("form", FAST.values(), ids=FAST)
+
+
+def draw(seed, *shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def qkv(length, kv_heads=N, keys=None, dtype=jnp.float32):
+    keys = keys or length
+    return (
+        draw(0, B, length, N, H, dtype=dtype),
+        draw(1, B, keys, kv_heads, H, dtype=dtype),
+        draw(2, B, keys, kv_heads, H, dtype=dtype),
+    )
+
+
+def plain(length):
+    return Positions.of(jnp.zeros((B, length)))
+
+
+def packed():
+    """20 tokens: two documents and padding in the first row, one document in the second."""
+    return Positions.packed(jnp.array([[1] * 7 + [2] * 9 + [0] * 4, [1] * 20]))
+
+
+def shared_bias(q, k):
+    """[1, N, T, S] where positions are shared, else [B, N, T, S]."""
+    distance = (q.position[:, :, None] - k.position[:, None, :]).astype(jnp.float32)
+    return -jnp.arange(1.0, N + 1)[None, :, None, None] * 0.3 * jnp.abs(distance)[:, None]
+
+
+CASES = {
+    "heads": (4, plain(20), Mask(), None),
+    "grouped": (2, plain(20), Mask(), None),
+    "multi-query": (1, plain(20), Mask(), None),
+    "bias of one row": (2, plain(20), Mask(), shared_bias),
+    "bias of each row": (2, packed(), Mask(), shared_bias),
+    "documents": (4, packed(), Mask(), None),
+    "window": (2, plain(20), Mask(window=5), None),
+    "window of documents": (1, packed(), Mask(window=3), shared_bias),
+    "whole blocks": (4, plain(24), Mask(), None),
+}
+
+
+@fast
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_values_and_gradients_equal_the_naive_form(form, case):
+    kv_heads, where, mask, bias = case
+    arrays = qkv(where.position.shape[1], kv_heads)
+    real = (where.segment > 0)[:, :, None, None]
+    pull = draw(3, *arrays[0].shape)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(form, q, k, v):
+        def out(q, k, v):
+            y = form(q, k, v, where, where, mask, bias)
+            return (jnp.where(real, y, 0.0) * pull).sum(), y
+
+        (_, y), gradients = jax.value_and_grad(out, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+        return y, gradients
+
+    y, gradients = both(form, *arrays)
+    wanted, wanted_gradients = both(naive, *arrays)
+    assert jnp.isfinite(y).all(), "padded rows too"
+    np.testing.assert_allclose(jnp.where(real, y, 0.0), jnp.where(real, wanted, 0.0), rtol=2e-5, atol=2e-5)
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        assert jnp.isfinite(one).all()
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_the_naive_form_is_the_formula():
+    """Equation 1 of arXiv:1706.03762, in numpy, one head and one query at a time."""
+    q, k, v = (np.asarray(x, np.float64) for x in qkv(6, 2))
+    y = np.asarray(naive(*map(jnp.float32, (q, k, v)), plain(6), plain(6), Mask(window=4), shared_bias))
+    for b, t, n in np.ndindex(B, 6, N):
+        seen = range(max(0, t - 3), t + 1)
+        scores = [q[b, t, n] @ k[b, s, n // 2] / np.sqrt(H) - 0.3 * (n + 1) * (t - s) for s in seen]
+        weights = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(y[b, t, n], weights @ v[b, seen, n // 2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [naive, dense, small_blocks], ids=["naive", "dense", "blockwise"])
+def test_few_queries_over_a_cache_equal_the_last_rows(form):
+    q, k, v = qkv(20, 2)
+    where = plain(20)
+    last = jax.tree.map(lambda a: a[:, 17:], where)
+    wanted = naive(q, k, v, where, where, Mask(), shared_bias)[:, 17:]
+    pad = ((0, 0), (0, 3), (0, 0), (0, 0))  # empty places of the cache
+    room = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 3))), where)
+    y = form(q[:, 17:], jnp.pad(k, pad, constant_values=9.0), jnp.pad(v, pad, constant_values=9.0), last, room, Mask(), shared_bias)
+    np.testing.assert_allclose(y, wanted, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("form", [dense, small_blocks], ids=["dense", "blockwise"])
+def test_no_query_reaches_a_later_key(form):
+    q, k, v = qkv(20, 2)
+
+    def of_row_9(k, v):
+        return form(q, k, v, plain(20), plain(20), Mask())[:, 9].sum()
+
+    for gradient in jax.jit(jax.grad(of_row_9, argnums=(0, 1)))(k, v):
+        reach = np.abs(gradient).sum((0, 2, 3))
+        assert np.all(reach[10:] == 0)
+        assert np.all(reach[:10] > 0)
+
+
+@fast
+def test_bfloat16_stays_near_float32(form):
+    half = qkv(20, 2, dtype=jnp.bfloat16)
+    y = form(*half, plain(20), plain(20), Mask(), shared_bias)
+    assert y.dtype == jnp.bfloat16
+    wanted = naive(*(x.astype(jnp.float32) for x in half), plain(20), plain(20), Mask(), shared_bias)
+    np.testing.assert_allclose(y.astype(jnp.float32), wanted, atol=0.03)
+
+
+@pytest.mark.parametrize("form", [naive, dense, small_blocks], ids=["naive", "dense", "blockwise"])
+def test_dropout_keeps_the_mean_and_drops_the_share(form):
+    """With every value 1 an output is the sum of the kept weights over 1 - rate, whose expectation is 1."""
+    q, k, v = (jnp.zeros((64, 12, N, H)), jnp.zeros((64, 12, N, H)), jnp.ones((64, 12, N, H)))
+    where, rate = plain(12), 0.25
+    y = form(q, k, v, where, where, Mask(), None, Dropout(rate, jax.random.key(3)))[..., 0]
+    assert abs(float(y.mean()) - 1) < 0.02
+    first = np.asarray(y[:, 0])  # the first token sees itself alone: dropped or scaled up
+    assert set(np.unique(first)) <= {0.0, np.float32(1 / 0.75)}
+    assert abs((first == 0).mean() - rate) < 0.1
+    again = form(q, k, v, where, where, Mask(), None, Dropout(rate, jax.random.key(3)))[..., 0]
+    np.testing.assert_array_equal(y, again)
+
+
+def test_dropout_of_nothing_is_no_dropout():
+    arrays, where = qkv(6), plain(6)
+    y = dense(*arrays, where, where, Mask(), None, Dropout(0.0, jax.random.key(0)))
+    np.testing.assert_array_equal(y, dense(*arrays, where, where, Mask()))
+
+
+def test_length_decides_which_form_runs(monkeypatch):
+    ran = []
+    for name in ("naive", "dense", "blockwise"):
+        monkeypatch.setattr(module, name, lambda *_, name=name: ran.append(name))
+    monkeypatch.setattr(module, "DENSE_UP_TO", 10)
+    for queries, keys, asked in ((10, 10, None), (11, 11, None), (1, 500, None), (3, 3, "blockwise"), (3, 3, "naive")):
+        q, k, v = jnp.zeros((1, queries, 1, 2)), jnp.zeros((1, keys, 1, 2)), jnp.zeros((1, keys, 1, 2))
+        attention(q, k, v, None, None, Mask(), implementation=asked)
+    assert ran == ["dense", "blockwise", "dense", "blockwise", "naive"]
+
+
+def test_blockwise_memory_grows_with_length_not_its_square():
+    """What XLA sets aside for the gradient at 1024 tokens, in blocks of 32: less than one matrix of scores."""
+    length = 1024
+    q, k, v = (jax.ShapeDtypeStruct((1, length, 1, 4), jnp.float32) for _ in range(3))
+    where = plain(length)
+
+    def memory(form):
+        gradient = jax.grad(lambda q, k, v: form(q, k, v, where, where, Mask()).sum(), argnums=(0, 1, 2))
+        return jax.jit(gradient).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(functools.partial(blockwise, block=32)) < length * length * 4 / 2
+    assert memory(dense) > length * length * 4
