@@ -19,10 +19,11 @@ from jaxgpt.registry import register
 class NonOverlappingConfig(ProtocolConfig):
     """The text cut into windows of c tokens, each predicted from nothing before it.
 
-    Source: Press et al. 2022, arXiv:2108.12409. The prediction at position t of a window sees t + 1
-    tokens, so longer windows have fewer badly informed tokens at their start: part of a gain from length is this
-    early-token effect. Windows follow the token stream of the split, across the ends of documents, as there. Every length scores the same tokens: stretches of the least common
-    multiple of the lengths, spread evenly over the stream; a tail that fills no stretch is not scored.
+    Source: Press et al. 2022, arXiv:2108.12409. The prediction at position t of a window sees t + 1 tokens, so longer
+    windows have fewer badly informed tokens at their start: part of a gain from length is this early-token effect.
+    Windows follow the token stream of the split, across the ends of documents, as there. Every length scores the same
+    tokens: stretches of the least common multiple of the lengths, spread evenly over the stream; a tail that fills no
+    stretch is not scored.
 
     Metrics: `non_overlapping_nll` (nats/token) and `non_overlapping_bits_per_byte` (bits/byte).
     """

@@ -21,10 +21,10 @@ PATH = "evaluate.protocols.sliding"
 class SlidingConfig(ProtocolConfig):
     """A window of w tokens moved on by `stride` tokens; only its last `stride` predictions are scored.
 
-    Source: Baevski & Auli 2019, arXiv:1809.10853; Press et al. 2022, arXiv:2108.12409. A scored token sees w - stride + 1 to w tokens, the first window being no exception: scoring starts where the
-    longest window has its text, and what lies before is context only. So every window length scores the same tokens:
-    `steps` windows in a row, in each of `stretches` places spread evenly over the token stream of the split, across
-    the ends of documents.
+    Source: Baevski & Auli 2019, arXiv:1809.10853; Press et al. 2022, arXiv:2108.12409. A scored token sees w - stride
+    + 1 to w tokens, the first window being no exception: scoring starts where the longest window has its text, and
+    what lies before is context only. So every window length scores the same tokens: `steps` windows in a row, in each
+    of `stretches` places spread evenly over the token stream of the split, across the ends of documents.
 
     Metrics, with the window as context: `sliding_nll` (nats/token) and `sliding_bits_per_byte` (bits/byte).
     """
