@@ -48,7 +48,7 @@ class DecoderConfig(ModelConfig):
     head_dim: int | None = None  # None: width / num_heads
     pattern: tuple[str, ...] = ("global",)  # the kind of each layer of a repeating group
     position: PositionConfig | Mapping[str, PositionConfig] = RopeConfig()
-    window: int | None | Mapping[str, int | None] = None  # tokens a query sees, its own included
+    window: int | Mapping[str, int | None] | None = None  # tokens a query sees, its own included
     mixer: MixerConfig = AttentionConfig()
     feedforward: FeedForwardConfig = DenseConfig()
     norm: NormConfig = LayerNormConfig()
@@ -249,9 +249,7 @@ class Decoder(Model):
                 results.append((state, aux))
             return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
-        leaves = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (self.blocks, states, numbers)
-        )
+        leaves = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (self.blocks, states, numbers))
         unrolled = config.layers == "unroll" or (config.layers is None and jax.default_backend() == "cpu")
         body = jax.checkpoint(group) if config.remat else group
         x_BTD, stacked = jax.lax.scan(body, x_BTD, leaves, unroll=unrolled)

@@ -64,7 +64,7 @@ class LayerNorm(Norm):
 @register("rmsnorm")
 @dataclasses.dataclass(frozen=True)
 class RMSNormConfig(NormConfig):
-    """Root mean square normalisation, without centring or bias (Zhang & Sennrich 2019, arXiv:1910.07467, equation 4)."""
+    """Root mean square normalisation, no centring, no bias (Zhang & Sennrich 2019, arXiv:1910.07467, equation 4)."""
 
     def make(self, width: int, bias: bool) -> RMSNorm:
         return RMSNorm(width, self.epsilon)

@@ -128,7 +128,7 @@ def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout
     q_blocks = _blocks(q, 3, size_q), _where_blocks(q_where, size_q)
     k_blocks = _blocks(k, 2, size_k), _blocks(v, 2, size_k), _where_blocks(k_where, size_k)
     numbers = jnp.arange(k_blocks[0].shape[0])
-    present = _blocks(jnp.arange(keys)[None], 1, size_k, fill=keys) < keys  # [blocks, 1, size_k]; padded keys are no keys
+    present = _blocks(jnp.arange(keys)[None], 1, size_k, fill=keys) < keys  # [blocks, 1, size_k]; padding is no key
 
     def one_query_block(_, block_q):
         q_block, at, number = block_q
@@ -145,7 +145,7 @@ def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout
 
 
 def _key_block(q_block, at, mask, bias, dropout, drop_key, carry, block_k):
-    """One key block into the running (maximum, sum, weighted values) of a query block; skipped if all of it is hidden."""
+    """One key block into the running (maximum, sum, weighted values) of a query block; skipped if it is all hidden."""
     k_block, v_block, where, present, number = block_k
 
     def visible_here(q_at, k_at):

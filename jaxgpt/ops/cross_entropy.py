@@ -79,9 +79,7 @@ def _forward(x_MD, head_DV, targets_M, weights_M):
         return (total, head_gradient), x_gradient
 
     start = (jnp.float32(0), jnp.zeros(head_DV.shape, jnp.float32))
-    (total, head_gradient), x_gradient = jax.lax.scan(
-        chunk_loss, start, _chunks(x_MD, head_DV, targets_M, weights_M)
-    )
+    (total, head_gradient), x_gradient = jax.lax.scan(chunk_loss, start, _chunks(x_MD, head_DV, targets_M, weights_M))
     x_gradient = x_gradient.reshape(-1, x_MD.shape[1])[: x_MD.shape[0]]
     return total, (x_gradient, head_gradient.astype(head_DV.dtype))
 

@@ -1,4 +1,4 @@
-"""`python -m jaxgpt.train --config configs/... [--set PATH=VALUE ...] [--run-dir DIR]`: one run, without an experiment."""
+"""One run, without an experiment: `python -m jaxgpt.train --config YAML ... [--set PATH=VALUE ...] [--run-dir DIR]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from jaxgpt.errors import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jaxgpt.train", description="Train one model.")
-    parser.add_argument("--config", nargs="+", default=[], metavar="YAML", help="files, later ones win")
-    parser.add_argument("--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides")
+    several = {"nargs": "+", "default": [], "action": "extend"}
+    parser.add_argument("--config", **several, metavar="YAML", help="files, later ones win")
+    parser.add_argument("--set", **several, metavar="PATH=VALUE", dest="overrides")
     parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
     options = parser.parse_args(arguments)
     try:

@@ -21,7 +21,7 @@ from jaxgpt.errors import Interrupted, TrainingError, UserError
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.record import Recorder, TrainingProgress, write_json, write_status
-from jaxgpt.train.run import RunConfig, abstract_key, open_folder, with_sizes
+from jaxgpt.train.run import RunConfig, open_folder, with_sizes
 from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
 
 
@@ -85,9 +85,7 @@ class _Loop:
         self.train_step = jax.jit(step, donate_argnums=0)
         self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
         self.shape = {"batch_size": train.batch_size, "sequence_length": data.sequence_length}
-        self.identity = pipeline_identity(
-            dataset.fingerprint, **self.shape, seed=config.seed, packing=data.packing
-        )
+        self.identity = pipeline_identity(dataset.fingerprint, **self.shape, seed=config.seed, packing=data.packing)
         self.iterator = batches(dataset.train, **self.shape, seed=config.seed, packing=data.packing)
         self.checkpoints = Checkpoints(directory / "checkpoints", keep=train.keep_checkpoints)
 

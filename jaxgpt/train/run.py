@@ -10,7 +10,17 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxgpt.config import content_hash, decode, encode, merge, override, parse_overrides, read_yaml, unhashed, write_yaml
+from jaxgpt.config import (
+    content_hash,
+    decode,
+    encode,
+    merge,
+    override,
+    parse_overrides,
+    read_yaml,
+    unhashed,
+    write_yaml,
+)
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, UserError
@@ -131,7 +141,10 @@ def open_folder(directory: Path, config: RunConfig) -> None:
         ) from None
     there = read_config(directory)
     if there.hash != config.hash:
-        raise ConfigError(f"{directory}: holds a run of another configuration ({there.hash}, this one is {config.hash})")
+        raise ConfigError(
+            f"{directory}: holds a run of another configuration ({there.hash}, this one is {config.hash}); choose "
+            "another folder with --run-dir, or remove this one"
+        )
 
 
 def read_config(directory: Path) -> RunConfig:

@@ -1,7 +1,7 @@
 """The train step: one pure function of state and batch, and the state it moves.
 
-A batch is a mapping of arrays [B, T]: `inputs` and `targets` (tokens), `segment` (document within the row, 0 for padding)
-and `weights` (float32, 0 where a target does not count).
+A batch is a mapping of arrays [B, T]: `inputs` and `targets` (tokens), `segment` (document within the row, 0 for
+padding) and `weights` (float32, 0 where a target does not count).
 """
 
 from __future__ import annotations

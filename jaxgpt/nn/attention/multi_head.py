@@ -21,8 +21,10 @@ from jaxgpt.registry import register
 @register("attention")
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """Softmax attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1); fewer key-value heads than heads is
-    grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query (Shazeer 2019, arXiv:1911.02150).
+    """Softmax attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1).
+
+    Fewer key-value heads than heads is grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245), a single one
+    multi-query attention (Shazeer 2019, arXiv:1911.02150).
     """
 
     qk_norm: bool = False  # RMS normalisation of queries and keys per head (Dehghani et al. 2023, arXiv:2302.05442)
