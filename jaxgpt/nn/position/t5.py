@@ -42,19 +42,25 @@ class T5Config(PositionConfig):
         if self.num_buckets < 4 or self.num_buckets % 4:
             raise ValueError(f"num_buckets: {self.num_buckets} must be a multiple of 4")
 
-    def make(self, dims: PositionDims, key: Array) -> T5:
-        bidirectional = not dims.causal if self.bidirectional is None else self.bidirectional
-        side = self.num_buckets // 2 if bidirectional else self.num_buckets
-        if self.max_distance is None:
-            max_distance = max(min(128, dims.train_length // 2), side // 2 + 1)
-        elif self.max_distance > side // 2:
-            max_distance = self.max_distance
-        else:
+    def check(self, dims: PositionDims) -> None:
+        exact = self._exact(dims)
+        if self.max_distance is not None and self.max_distance <= exact:
             raise ConfigError(
-                f"position.max_distance: {self.max_distance} must be greater than {side // 2}, the distances that have "
+                f"position.max_distance: {self.max_distance} must be greater than {exact}, the distances that have "
                 f"a bucket each; raise it or lower position.num_buckets"
             )
-        return T5(self, max_distance, bidirectional, dims.num_heads, key=key)
+
+    def make(self, dims: PositionDims, key: Array) -> T5:
+        self.check(dims)
+        max_distance = self.max_distance or max(min(128, dims.train_length // 2), self._exact(dims) + 1)
+        return T5(self, max_distance, self._both_ways(dims), dims.num_heads, key=key)
+
+    def _both_ways(self, dims: PositionDims) -> bool:
+        return not dims.causal if self.bidirectional is None else self.bidirectional
+
+    def _exact(self, dims: PositionDims) -> int:
+        """Distances, from 0, that have a bucket each: half of those for one direction."""
+        return self.num_buckets // 4 if self._both_ways(dims) else self.num_buckets // 2
 
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:

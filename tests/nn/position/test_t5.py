@@ -97,5 +97,7 @@ def test_direction_follows_the_model():
 def test_impossible_fields():
     with pytest.raises(ConfigError, match=r"position\.max_distance: 16 must be greater than 16"):
         make(max_distance=16)
+    with pytest.raises(ConfigError, match=r"position\.max_distance: 0 must be greater than 8"):
+        T5Config(max_distance=0, bidirectional=True).check(DIMS)
     with pytest.raises(ConfigError, match="position: num_buckets: 30 must be a multiple of 4"):
         decode(PositionConfig, {"type": "t5", "num_buckets": 30}, "position")
