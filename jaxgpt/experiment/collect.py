@@ -138,8 +138,15 @@ def _facts(plan: Plan) -> dict[str, object]:
     for run in plan.runs:
         environment = run.folder.environment()
         if environment:
-            return facts | {key: value for key, value in environment.items() if isinstance(value, (str, int, float))}
+            return facts | {name: _one_line(value) for name, value in environment.items()}
     return facts
+
+
+def _one_line(value: Any) -> object:
+    """`{"jax": "0.10", "flax": "0.12"}` as `jax 0.10, flax 0.12`; lists likewise."""
+    if isinstance(value, dict):
+        value = [f"{key} {item}" for key, item in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------------------------------------------------ terminal

@@ -117,7 +117,6 @@ def make_plan(
         raise ConfigError(f"--seeds {seeds}: expected 1 or more")
     arms = _arms(experiment, scale, pairs, configs)
     _check_distinct(arms, experiment, scale, pairs, configs)
-    _check_threads(arms)
     directory = runs_dir / experiment.name
     numbers = tuple(range(scale.seeds if seeds is None else seeds))
     runs = [run for seed in numbers for run in _runs(arms, seed, directory)]
@@ -162,9 +161,9 @@ def _check_distinct(
     for count in range(len(pairs)):
         try:
             before = _equal_arms(_arms(experiment, scale, pairs[:count], configs))
+            after = _equal_arms(_arms(experiment, scale, pairs[: count + 1], configs))
         except ConfigError:  # settings that only hold together
             continue
-        after = _equal_arms(_arms(experiment, scale, pairs[: count + 1], configs))
         if before is None and after is not None:
             path, value = pairs[count]
             raise ConfigError(
@@ -172,12 +171,6 @@ def _check_distinct(
             )
     how = f"scale {scale.name}" if not pairs else "--set " + " ".join(f"{path}={value}" for path, value in pairs)
     raise ConfigError(f"experiment {experiment.name}: the variants {equal[0]!r} and {equal[1]!r} are equal with {how}")
-
-
-def _check_threads(arms: Sequence[Arm]) -> None:
-    counts = {arm.training.threads for arm in arms}
-    if min(counts) < 1:
-        raise ConfigError(f"threads: expected 1 or more, got {min(counts)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs

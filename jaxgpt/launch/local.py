@@ -105,7 +105,9 @@ class Pool:
         def count(number: int, frame: Any) -> None:
             self.stops += 1
 
-        before = {number: signal.signal(number, count) for number in STOP_SIGNALS}
+        # What is ignored stays so: nohup means that the hang-up of a terminal shall not stop the work.
+        heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, count) for number in heard}
         try:
             yield
         finally:

@@ -41,7 +41,10 @@ def finish(plan, runs=None, value=1.0):
                 {"step": 4, "tokens": 128, "validation_loss": 2.75},
             ]
             (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-            (path / "environment.json").write_text('{"python": "3.11", "packages": {"jax": "1"}}')
+            environment = {"python": "3.11", "packages": {"jax": "1", "flax": "2"}, "devices": ["cpu:0", "cpu:1"]}
+            (path / "environment.json").write_text(json.dumps(environment))
+                '{"python": "3.11", "packages": {"jax": "1", "flax": "2"}, "devices": ["cpu:0", "cpu:1"]}'
+            )
 
 
 def test_rows_are_those_of_this_plan(toy):
@@ -98,6 +101,8 @@ def test_the_report_has_everything(toy):
     assert (yarn["weights"], yarn["tokens"]) == ("of rope", 0)
     assert report.facts["corpus"] == "text"
     assert report.facts["python"] == "3.11"
+    assert report.facts["packages"] == "jax 1, flax 2"
+    assert report.facts["devices"] == "cpu:0, cpu:1"
     assert report.facts["scale"] == "small"
     assert report.command == "the command"
 

@@ -94,6 +94,14 @@ def test_a_setting_that_undoes_an_evaluated_arm(toy):
         toy.plan(["model.position.scaling=null"])
 
 
+def test_settings_that_only_hold_together_are_named_together(toy):
+    """The first alone is no configuration, so neither can be blamed by itself."""
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text().replace('"position": "alibi"', '"num_heads": 4'))
+    with pytest.raises(ConfigError, match=r"equal with --set model\.num_heads=3 model\.width=12"):
+        toy.plan(["model.num_heads=3", "model.width=12"])
+
+
 def test_variants_that_are_equal_without_any_setting(toy):
     file = toy.experiments / "toy.py"
     file.write_text(file.read_text().replace('"position": "alibi"', '"position": "rope"'))

@@ -143,6 +143,20 @@ def test_a_request_to_stop_lets_tasks_save(tmp_path, number):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As under nohup."""
+    short = task(tmp_path, "short", "import time; print('ready', flush=True); time.sleep(0.5); print('through')")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        thread = stop_when_ready(short.log, signal.SIGHUP)
+        [outcome] = pool(1).run([short])
+        thread.join()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome.ok
+    assert "through" in short.log.read_text()
+
+
 def test_a_second_request_kills(tmp_path):
     stubborn = task(tmp_path, "stubborn", STUBBORN)
     thread = stop_when_ready(stubborn.log, signal.SIGINT, signal.SIGINT)
