@@ -43,8 +43,6 @@ def finish(plan, runs=None, value=1.0):
             (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
             environment = {"python": "3.11", "packages": {"jax": "1", "flax": "2"}, "devices": ["cpu:0", "cpu:1"]}
             (path / "environment.json").write_text(json.dumps(environment))
-                '{"python": "3.11", "packages": {"jax": "1", "flax": "2"}, "devices": ["cpu:0", "cpu:1"]}'
-            )
 
 
 def test_rows_are_those_of_this_plan(toy):
