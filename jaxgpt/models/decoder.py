@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ class DecoderConfig(ModelConfig):
 
 
 def _of_kind(value: T | Mapping[str, T], kind: str) -> T:
-    return value[kind] if isinstance(value, Mapping) else value
+    return cast(T, value[kind] if isinstance(value, Mapping) else value)
 
 
 class Decoder(Model):

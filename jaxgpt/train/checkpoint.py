@@ -51,7 +51,7 @@ def unflatten(like: S, flat: dict[str, Any]) -> S:
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
 
 

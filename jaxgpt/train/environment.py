@@ -27,7 +27,7 @@ def prepare_jax(threads: int) -> None:
             f"JAX is already running with NPROC={os.environ.get('NPROC', 'unset')}, but the run asks for "
             f"threads={threads}: set NPROC={threads} in the environment, or start training in a process of its own"
         )
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

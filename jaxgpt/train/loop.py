@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxgpt.data.dataset import Dataset, prepare
@@ -139,11 +140,12 @@ class _Loop:
             if pending is not None:
                 loss = read(pending, self.done)
             self.done += 1
-            pending, last = metrics, self.done == train.steps
+            last = self.done == train.steps
             validating = self.done % train.validate_every == 0 or last
             saving = self.done % train.checkpoint_every == 0 or last or stopping()
+            pending = metrics
             if validating or saving:
-                loss, pending = read(pending, self.done), None
+                loss, pending = read(metrics, self.done), None
             if validating:
                 validation = self.validate(state.model)
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
@@ -175,7 +177,7 @@ class _Loop:
                 tokens=step * rate.tokens,
                 loss=loss,
                 gradient_norm=norm,
-                learning_rate=float(self.schedule(step - 1)),
+                learning_rate=float(jnp.asarray(self.schedule(step - 1))),
                 seconds=round(seconds, 3),
                 tokens_per_second=round(speed),
             )
@@ -188,9 +190,10 @@ class _Loop:
 
     def validate(self, model: Any) -> float:
         """Mean negative log-likelihood on windows spread over the validation split, in nats per token."""
-        wanted = self.config.train.validation_tokens // (self.shape["batch_size"] * self.shape["sequence_length"])
+        batch_size, sequence_length = self.config.train.batch_size, self.config.data.sequence_length
+        wanted = max(self.config.train.validation_tokens // (batch_size * sequence_length), 1)
         total = weight = 0.0
-        for batch in validation_batches(self.dataset.validation, **self.shape, max_batches=max(wanted, 1)):
+        for batch in validation_batches(self.dataset.validation, batch_size, sequence_length, wanted):
             total += float(self.validation_sum(model, batch))
             weight += float(batch["weights"].sum())
         return total / weight

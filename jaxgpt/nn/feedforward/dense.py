@@ -37,7 +37,7 @@ class DenseConfig(FeedForwardConfig):
 class Dense(nnx.Module):
     def __init__(self, config: DenseConfig, dims: LayerDims, key: Array):
         hidden = hidden_width(config.hidden, config.multiplier, dims.width, 1)
-        self.activation = config.activation
+        self.activation: Activation = config.activation
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
         self.up_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None

@@ -40,7 +40,7 @@ class GatedConfig(FeedForwardConfig):
 class Gated(nnx.Module):
     def __init__(self, config: GatedConfig, dims: LayerDims, key: Array):
         hidden = hidden_width(config.hidden, config.multiplier, dims.width, config.multiple_of)
-        self.activation = config.activation
+        self.activation: Activation = config.activation
         self.gate = normal(key, "gate", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
