@@ -18,7 +18,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -38,72 +38,96 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ConfigError(f"{self.name}, line {key_node.start_mark.line + 1}: {key!r} cannot be a key")
             if key in seen:
                 raise ConfigError(f"{self.name}, line {key_node.start_mark.line + 1}: {key!r} is given twice")
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes the texts which the loader would read as numbers."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _parse(text: str, name: str) -> Any:
-    loader = _Loader(text)
-    loader.name = name
     try:
+        loader = _Loader(text)  # refuses control characters here already
+        loader.name = name
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
-    finally:
-        loader.dispose()
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. `include: [other.yaml]` merges other files (relative to this one) below it."""
-    path = Path(path)
+    return _read_yaml(Path(path), ())
+
+
+def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: includes itself")
     try:
         raw = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     included = raw.pop("include", [])
+    names = [included] if isinstance(included, str) else included
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: include: expected the name of a file or a list of them, got {included!r}")
     below: dict[str, Any] = {}
-    for name in [included] if isinstance(included, str) else included:
-        below = merge(below, read_yaml(path.parent / name))
+    for name in names:
+        below = merge(below, _read_yaml(path.parent / name, (*above, path.resolve())))
     return merge(below, raw)
 
 
 def write_yaml(raw: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, width=120)
+    """YAML text that `read_yaml` reads back as `raw`; keys keep their order."""
+    return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 # ------------------------------------------------------------------------------------------------ layers and overrides
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` on top of `base`, key by key. Another `type` replaces a mapping whole (its old siblings would be stale),
-    and so does a mapping whose values all name a type (one variant per layer kind)."""
+    """`over` on top of `base`, key by key. Another `type` replaces a mapping whole (its old siblings would be stale);
+    so does a mapping that gives one variant per layer kind, and so is it replaced by one variant for all."""
     if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
         return over
-    if "type" in base and ("type" not in over or over["type"] != base["type"]):
-        variants = [value for value in over.values() if isinstance(value, Mapping) and "type" in value]
-        if "type" in over or (over and len(variants) == len(over) and not set(over) & _keys(base)):
-            return dict(over)
+    if "type" in base and "type" in over:
+        replaces = base["type"] != over["type"]
+    elif "type" in base:
+        replaces = _by_layer_kind(over, base["type"])
+    else:
+        replaces = "type" in over and _by_layer_kind(base, over["type"])
+    if replaces:
+        return dict(over)
     merged = dict(base)
     for key, value in over.items():
         merged[key] = merge(merged[key], value) if key in merged else value
     return merged
 
 
-def _keys(raw: Mapping[str, Any]) -> set[str]:
-    """The keys of a mapping with a `type`, and those it may have: the fields of the kinds of that name found so far."""
-    name = str(raw["type"])
-    kinds = [where.kinds[name] for where in registry.found() if name in where.kinds]
-    return set(raw).union(*(_fields(kind) for kind in kinds))
+def _by_layer_kind(raw: Mapping[str, Any], kind: Any) -> bool:
+    """Whether `raw` gives variants by layer kind: its values name kinds of a slot that has `kind`, and no key is one of
+    that kind's fields."""
+    places = [where for where in registry.found() if str(kind) in where.kinds]
+    fields = set().union(*(_fields(where.kinds[str(kind)]) for where in places))
+    named = [str(value.get("type") if isinstance(value, Mapping) else value) for value in raw.values()]
+    return not fields & set(raw) and any(name in where.kinds for where in places for name in named)
 
 
 def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, Any]]:
@@ -157,7 +181,7 @@ class FrozenMapping(Mapping[str, T]):
         return len(self._items)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._items.items()))
+        return hash(frozenset(self._items.items()))  # equal whatever the order, as == is
 
     def __repr__(self) -> str:
         return f"FrozenMapping({self._items!r})"
@@ -228,7 +252,7 @@ def _decode_dataclass(kind: type, raw: Any, path: str) -> Any:
     raw = dict(raw)
     if where is not None:
         if "type" not in raw:
-            raise ConfigError(f"{path}: needs `type:`{nearest('', registry.kinds(kind))}")
+            raise ConfigError(f"{path or where.name}: needs `type:`{nearest('', registry.kinds(kind))}")
         kind = registry.lookup(where.base, raw.pop("type"), _join(path, "type"))
     fields = _fields(kind)
     for key in raw:

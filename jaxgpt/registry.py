@@ -118,7 +118,7 @@ def kind_of(config: Any) -> str:
 def lookup(base: type, kind: Any, path: str) -> type:
     """The config class of `kind`. A wrong name raises ConfigError with `path`, what exists and the nearest spelling."""
     existing = kinds(base)
-    if kind not in existing:
+    if not isinstance(kind, str) or kind not in existing:
         where = slot_of(base)
         name = where.name if where else base.__qualname__
         raise ConfigError(f"{path}: no {name} is called {kind!r}{nearest(str(kind), existing)}")
