@@ -11,3 +11,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests spend their time compiling, and plain code compiles three times as fast. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests
+# the code that users run; processes that tests start run that anyway.
+jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0")
