@@ -20,7 +20,7 @@ ORDER = (
     ("nn",),
     ("ops",),
     ("config",),
-    ("registry",),
+    ("registry", "files"),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -40,8 +40,9 @@ from jaxgpt.experiment.contrasts import (
     show,
     show_interval,
 )
-from jaxgpt.experiment.results import MissingResult, Results, write_atomic
+from jaxgpt.experiment.results import MissingResult, Results
 from jaxgpt.experiment.statistics import LEVEL, Interval
+from jaxgpt.files import write_atomic
 
 __all__ = [
     "FIXED_TARGET",

@@ -17,9 +17,9 @@ from jaxgpt.experiment.estimate import Size, size_of
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import Display
 from jaxgpt.experiment.store import REQUEST, locked
+from jaxgpt.files import write_json
 from jaxgpt.launch.local import Pool
 from jaxgpt.launch.task import Outcome, Slot, Task, tail
-from jaxgpt.train.record import write_json
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset

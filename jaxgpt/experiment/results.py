@@ -10,13 +10,12 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from jaxgpt.errors import UserError, nearest
+from jaxgpt.files import write_atomic
 
 
 class MissingResult(UserError):
@@ -53,21 +52,6 @@ class Timing:
 # -------------------------------------------------------------------------------------------------------------- files
 
 R = TypeVar("R", Row, Timing)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing: readers see the old content or the new, whenever the writer dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:

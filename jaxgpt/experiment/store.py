@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxgpt.errors import UserError
-from jaxgpt.train.record import write_json
+from jaxgpt.files import write_json
 
 State = Literal["pending", "running", "interrupted", "failed", "trained", "finished"]
 

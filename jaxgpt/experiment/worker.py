@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from jaxgpt.config import decode
 from jaxgpt.errors import Interrupted, UserError
 from jaxgpt.experiment.store import EVALUATION, RunFolder, locked
+from jaxgpt.files import write_json
 from jaxgpt.launch.machine import thread_environment
-from jaxgpt.train.record import write_json
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset

@@ -19,9 +19,10 @@ from jaxgpt.data.dataset import Dataset, prepare
 from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import Interrupted, TrainingError, UserError
+from jaxgpt.files import write_json
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
-from jaxgpt.train.record import Recorder, TrainingProgress, write_json, write_status
+from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder, with_sizes
 from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jaxgpt.errors import UserError
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all: a reader never sees half of it, a crash leaves the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+from jaxgpt.files import write_atomic, write_json
 
 
 class Recorder:
@@ -58,9 +44,7 @@ class Recorder:
                 break
             if line.endswith("\n") and entry["step"] <= step:
                 kept.append(line)
-        temporary = self._metrics.with_name(f".{self._metrics.name}.{os.getpid()}")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self._metrics)
+        write_atomic(self._metrics, "".join(kept))
 
     def metrics(self, **entry: Any) -> None:
         """Append one line; `step` is among the entries."""

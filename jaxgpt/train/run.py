@@ -24,6 +24,7 @@ from jaxgpt.config import (
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, UserError
+from jaxgpt.files import write_atomic
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.train.checkpoint import Checkpoints
@@ -131,9 +132,7 @@ def open_folder(directory: Path, config: RunConfig) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not saved.exists():
-            temporary = directory / ".config.yaml"
-            temporary.write_text(write_yaml(encode(config)), encoding="utf-8")
-            temporary.replace(saved)
+            write_atomic(saved, write_yaml(encode(config)))
     except OSError as error:
         raise UserError(
             f"{directory}: the run folder cannot be written ({error.strerror}); choose another with --run-dir or "

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ from jaxgpt.experiment.results import (
     Timing,
     read_results,
     read_timings,
-    write_atomic,
     write_results,
     write_timings,
 )
@@ -123,18 +120,3 @@ def test_missing_results_are_named():
         results.values("rope", "fixed_target_nll", 32)
     with pytest.raises(MissingResult, match=r"no results of 'nll'"):
         results.unit("nll")
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "deep" / "file.txt"
-    write_atomic(path, "old")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-
-    def fail(*_):
-        raise OSError("no space")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_atomic(path, b"new")
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]

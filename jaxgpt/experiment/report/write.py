@@ -9,7 +9,8 @@ from jaxgpt.experiment.report.figures import figures
 from jaxgpt.experiment.report.markdown import markdown
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.page import page
-from jaxgpt.experiment.results import write_atomic, write_results, write_timings
+from jaxgpt.experiment.results import write_results, write_timings
+from jaxgpt.files import write_atomic
 
 
 def write_report(report: Report, directory: Path) -> Path:
