@@ -17,15 +17,21 @@ def base() -> dict:
 
 def variants() -> list[Variant]:
     return [
-        Variant("rope", {"model": {"position": {"type": "rope"}}}, description="rotary"),
-        Variant("alibi", {"model": {"position": {"type": "alibi"}}}, description="linear biases"),
-        Variant("sinusoidal", {"model": {"position": {"type": "sinusoidal"}}}, description="added sines and cosines"),
-        Variant("nope", {"model": {"position": {"type": "nope"}}}, description="no encoding"),
+        Variant("rope", {"model": {"position": {"type": "rope"}}}, description="rotary", label="RoPE"),
+        Variant("alibi", {"model": {"position": {"type": "alibi"}}}, description="linear biases", label="ALiBi"),
+        Variant(
+            "sinusoidal",
+            {"model": {"position": {"type": "sinusoidal"}}},
+            description="added sines and cosines",
+            label="sinusoidal",
+        ),
+        Variant("nope", {"model": {"position": {"type": "nope"}}}, description="no encoding", label="NoPE"),
         Variant(
             "yarn",
             {"model": {"position": {"type": "rope", "scaling": {"type": "yarn", "factor": 4.0}}}},
             parent="rope",
             description="the rope weights, frequencies scaled by 4, untrained",
+            label="RoPE + YaRN (s = 4)",
         ),
     ]
 

@@ -89,7 +89,7 @@ def make_report(plan: Plan, command: str) -> Report:
         timings=timings(plan),
         runs=_run_table(plan),
         facts=_facts(plan),
-        labels={},
+        labels={one.name: one.label for one in plan.experiment.variants if one.label},
         command=command,
         notes=notes,
     )

@@ -42,6 +42,7 @@ class Variant:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parent: str | None = None
     description: str = ""
+    label: str = ""  # how figures and tables call it; the name where not given
 
 
 @dataclasses.dataclass(frozen=True)
