@@ -146,10 +146,14 @@ def describe(slot_name: str | None = None, kind: str | None = None) -> str:
     if kind is None:
         return "\n".join(f"{name:16s} {_summary(config_class)}" for name, config_class in kinds(base).items())
     config_class = lookup(base, kind, slot_name)
-    fields = [f"    {field.name}: {field.type} = {_default(field)}" for field in dataclasses.fields(config_class)]
+    fields = [f"    {field.name}: {_type(field)} = {_default(field)}" for field in dataclasses.fields(config_class)]
     source: ModuleType = sys.modules[config_class.__module__]
     parts = [f"{slot_name} {kind} ({source.__name__})", inspect.getdoc(config_class) or "", *fields]
     return "\n".join(parts)
+
+
+def _type(field: dataclasses.Field) -> str:
+    return field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
 
 
 def _default(field: dataclasses.Field) -> str:
