@@ -20,6 +20,9 @@ from jax import Array
 MASKED = -1e30  # finite: a padded row sees nothing and must not become NaN
 BLOCK = 256  # tokens per block of the blockwise implementation
 DENSE_UP_TO = 1024  # keys up to which scores of the whole length are cheaper than blocks (measured on CPU)
+CACHE_BYTES = 2**20  # float32 scores that stay in a core's cache with what is computed from them (measured on CPU)
+CAUSAL_BLOCK = 64  # queries per slice of causal attention, at least; no more than CAUSAL_SLICES of them
+CAUSAL_SLICES = 4
 
 Implementation = Literal["naive", "dense", "blockwise"]
 Where = Any  # a pytree of [B or 1, T] arrays
@@ -44,16 +47,22 @@ def attention(
     bias: Bias | None = None,
     dropout: Dropout | None = None,
     implementation: Implementation | None = None,
+    causal: bool = False,
 ) -> Array:
     """Softmax attention with scores q.k / sqrt(H) + bias; returns [B, T, N, H] in q's type.
+
+    `causal` says what the opaque mask cannot: queries and keys are the same tokens, and none sees one to its right in
+    the arrays. It changes no result (but of padded rows, which see nothing); `dense` leaves out what it knows hidden.
 
     Without an `implementation`, lengths decide: `dense` while the scores of all pairs are small, `blockwise` beyond.
     """
     if implementation is None:
         short = k_BSKH.shape[1] <= DENSE_UP_TO or q_BTNH.shape[1] == 1
         implementation = "dense" if short else "blockwise"
-    function = {"naive": naive, "dense": dense, "blockwise": blockwise}[implementation]
-    return function(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout)
+    arguments = q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout
+    if implementation == "dense":
+        return dense(*arguments, causal=causal)
+    return {"naive": naive, "blockwise": blockwise}[implementation](*arguments)
 
 
 def _keep(weights: Array, dropout: Dropout | None) -> Array:
@@ -77,16 +86,15 @@ def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=Non
     return jnp.einsum("BNTS,BSNH->BTNH", weights, v_BSNH).astype(q_BTNH.dtype)
 
 
-def _scores(q_BKGTH: Array, k_BKSH: Array, q_where, k_where, mask, bias) -> Array:
+def _scores(q_BKGTH: Array, k_BKSH: Array, visible: Array, bias: Array | None) -> Array:
     """float32 scores [B, K, G, T, S] of one block, masked; the scale is already in q."""
     batch, kv_heads, groups, queries, width = q_BKGTH.shape
     flat = q_BKGTH.reshape(batch, kv_heads, groups * queries, width)
     scores = jnp.einsum("BKXH,BKSH->BKXS", flat, k_BKSH, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, kv_heads, groups, queries, k_BKSH.shape[2])
     if bias is not None:
-        added = bias(q_where, k_where)
-        scores = scores + added.reshape(added.shape[0], kv_heads, groups, *added.shape[2:])
-    return jnp.where(mask(q_where, k_where)[:, None, None], scores, MASKED)
+        scores = scores + bias.reshape(bias.shape[0], kv_heads, groups, *bias.shape[2:])
+    return jnp.where(visible[:, None, None], scores, MASKED)
 
 
 def _values(weights_BKGTS: Array, v_BKSH: Array) -> Array:
@@ -111,11 +119,79 @@ def _heads_last(out_BKGTH: Array, like: Array) -> Array:
     return jnp.swapaxes(out_BKGTH.reshape(batch, kv_heads * groups, queries, width), 1, 2).astype(like.dtype)
 
 
-def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None) -> Array:
-    """All scores at once, heads first."""
+def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, causal=False) -> Array:
+    """All scores of a sequence at once, heads first.
+
+    CPUs are slow where scores leave the cache, so there sequences go through in groups whose scores fit, and the
+    backward pass computes scores again instead of reading them back. Causal scores are cut into a few slices of
+    queries, each with the keys up to its end. What all sequences share of mask and bias is computed once.
+    """
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH)
-    weights = _keep(jax.nn.softmax(_scores(q, k, q_where, k_where, mask, bias), axis=-1), dropout)
-    return _heads_last(_values(weights, v), q_BTNH)
+    batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
+    if jax.default_backend() != "cpu" or dropout is not None:
+        rows, ends = batch, [queries]
+    else:
+        rows = _rows(batch, q_BTNH.shape[2] * queries * keys * 4)
+        ends = _slice_ends(queries) if causal and queries == keys else [queries]
+    slices = list(zip([0, *ends], ends, strict=False))
+
+    def masks_and_biases(q_where, k_where) -> list[tuple[Array, Array | None]]:
+        found = []
+        for start, end in slices:
+            pair = _cut(q_where, start, end), _cut(k_where, 0, end if causal else keys)
+            found.append((mask(*pair), None if bias is None else bias(*pair)))
+        return found
+
+    def attend(q, k, v, added) -> Array:
+        parts = []
+        for (start, end), (visible, bias_here) in zip(slices, added, strict=True):
+            seen = slice(0, end if causal else keys)
+            parts.append(_attend(q[:, :, :, start:end], k[:, :, seen], v[:, :, seen], visible, bias_here, dropout))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
+
+    shared = all(leaf.shape[0] == 1 for leaf in jax.tree.leaves((q_where, k_where)))
+    if rows == batch:
+        out = attend(q, k, v, masks_and_biases(q_where, k_where))
+    else:
+        added = masks_and_biases(q_where, k_where) if shared else None
+        where = None if shared else jax.tree.map(lambda x: _every_row(x, batch), (q_where, k_where))
+
+        def group(parts):
+            q, k, v, where = parts
+            return attend(q, k, v, masks_and_biases(*where) if added is None else added)
+
+        groups = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), (q, k, v, where))
+        out = jax.lax.map(jax.checkpoint(group, prevent_cse=False), groups).reshape(q.shape)
+    return _heads_last(out, q_BTNH)
+
+
+def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout) -> Array:
+    """Softmax attention, float32 [B, K, G, T, H]. Weights are divided by their sum after the product with the values:
+    there are fewer of those than scores."""
+    scores = _scores(q_BKGTH, k_BKSH, visible, bias)
+    top = jax.lax.stop_gradient(scores).max(axis=-1, keepdims=True)
+    weights = jnp.exp(scores - top)
+    return _values(_keep(weights, dropout), v_BKSH) / weights.sum(axis=-1, keepdims=True)
+
+
+def _rows(batch: int, bytes_per_row: int) -> int:
+    """How many sequences to take at once: the largest divisor of `batch` whose scores fit the cache, at least 1."""
+    fitting = max(1, CACHE_BYTES // bytes_per_row)
+    return max(rows for rows in range(1, min(batch, fitting) + 1) if batch % rows == 0)
+
+
+def _slice_ends(queries: int) -> list[int]:
+    """Where the slices of causal attention end."""
+    count = max(1, min(CAUSAL_SLICES, queries // CAUSAL_BLOCK))
+    return [queries * (i + 1) // count for i in range(count)]
+
+
+def _cut(where: Where, start: int, end: int) -> Where:
+    return jax.tree.map(lambda x: x[:, start:end], where)
+
+
+def _every_row(x: Array, batch: int) -> Array:
+    return jnp.broadcast_to(x, (batch, *x.shape[1:]))
 
 
 def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, block: int = BLOCK) -> Array:
@@ -153,7 +229,7 @@ def _key_block(q_block, at, mask, bias, dropout, drop_key, carry, block_k):
 
     def attend(carry):
         top, total, out = carry
-        scores = _scores(q_block, k_block, at, where, visible_here, bias)
+        scores = _scores(q_block, k_block, visible_here(at, where), None if bias is None else bias(at, where))
         new_top = jnp.maximum(top, scores.max(-1))
         # A row that has seen nothing yet has top = MASKED: exp(MASKED - MASKED) would count hidden keys as seen.
         weights = jnp.where(scores > MASKED / 2, jnp.exp(scores - new_top[..., None]), 0.0)

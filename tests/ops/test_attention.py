@@ -58,7 +58,19 @@ CASES = {
 }
 
 
-@fast
+@pytest.fixture
+def small_cache(monkeypatch):
+    """Sequences go through `dense` one by one, in slices of 6 to 7 queries."""
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    monkeypatch.setattr(module, "CAUSAL_BLOCK", 6)
+
+
+FAST["dense in groups and slices"] = functools.partial(dense, causal=True)
+fast_grouped = pytest.mark.parametrize("form", FAST.values(), ids=FAST)
+
+
+@pytest.mark.usefixtures("small_cache")
+@fast_grouped
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_values_and_gradients_equal_the_naive_form(form, case):
     kv_heads, where, mask, bias = case
@@ -163,7 +175,7 @@ def test_dropout_of_nothing_is_no_dropout():
 def test_length_decides_which_form_runs(monkeypatch):
     ran = []
     for name in ("naive", "dense", "blockwise"):
-        monkeypatch.setattr(module, name, lambda *_, name=name: ran.append(name))
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: ran.append(name))
     monkeypatch.setattr(module, "DENSE_UP_TO", 10)
     for queries, keys, asked in ((10, 10, None), (11, 11, None), (1, 500, None), (3, 3, "blockwise"), (3, 3, "naive")):
         q, k, v = jnp.zeros((1, queries, 1, 2)), jnp.zeros((1, keys, 1, 2)), jnp.zeros((1, keys, 1, 2))

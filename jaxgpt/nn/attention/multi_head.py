@@ -102,6 +102,7 @@ class Attention(nnx.Module):
             position.bias if position.has_bias else None,
             self._dropout(context.key),
             self.config.implementation,
+            causal=state is None,  # then queries and keys are the same tokens in order, and every mask is causal
         )
         bias = None if self.output_bias is None else self.output_bias[...]
         return linear(y, self.output[...], bias, contract=2), state, {}

@@ -44,6 +44,8 @@ class Dense(nnx.Module):
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if dims.bias else None
 
     def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
-        hidden = linear(x_BTD, self.up[...], None if self.up_bias is None else self.up_bias[...])
+        flat = x_BTD.reshape(-1, x_BTD.shape[-1])
+        hidden = linear(flat, self.up[...], None if self.up_bias is None else self.up_bias[...])
         hidden = ACTIVATIONS[self.activation](hidden)
-        return linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...]), {}
+        y = linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...])
+        return y.reshape(x_BTD.shape), {}
