@@ -87,8 +87,11 @@ class DecoderConfig(ModelConfig):
                 raise ValueError(
                     f"{name} names the layer kinds {sorted(value)}, but the pattern has {sorted(set(self.pattern))}"
                 )
-        for kind in self.kinds:  # an encoding that cannot serve these heads says so before anything runs
-            _of_kind(self.position, kind).check(self.position_dims)
+        for kind in self.kinds:
+            window = _of_kind(self.window, kind)
+            if window is not None and window < 1:  # a query that sees nothing would attend to all keys alike
+                raise ValueError(f"window must be at least 1, got {window}")
+            _of_kind(self.position, kind).check(self.position_dims)  # before anything runs
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -161,9 +164,9 @@ class Decoder(Model):
         self.blocks = jax.vmap(block)(jax.random.split(named(key, "blocks"), config.num_layers))
         # Post-norm blocks end in a norm already.
         self.final_norm = config.norm.make(width, config.bias) if config.norm_placement == "pre" else None
-        self.head_matrix = None
-        if not config.tie_embeddings:
-            self.head_matrix = normal(key, "head", (width, vocab_size), ("embed", "vocab"), config.init_std)
+        untied = not config.tie_embeddings  # one assignment: what is None once cannot become a parameter
+        head_axes = ("embed", "vocab")
+        self.head_matrix = normal(key, "head", (width, vocab_size), head_axes, config.init_std) if untied else None
 
     def encoding(self, kind: str) -> PositionEncoding:
         """The positional encoding of a layer kind."""
