@@ -59,7 +59,6 @@ def claims() -> list[Claim]:
             name="RoPE degrades",
             statement="Without scaling, RoPE loses much of its perplexity at four times the training length.",
             test=any_of(at_least(R("rope", 4), 1.5), at_least(NO("rope", 4), 1.25)),
-            headline=True,
             source="Press et al. 2022, arXiv:2108.12409, table 2",
         ),
         Claim(
