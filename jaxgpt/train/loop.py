@@ -143,7 +143,8 @@ class _Loop:
             self.done += 1
             last = self.done == train.steps
             validating = self.done % train.validate_every == 0 or last
-            saving = self.done % train.checkpoint_every == 0 or last or stopping()
+            stop = stopping()  # asked once: a signal that comes while validating is answered after the next step
+            saving = self.done % train.checkpoint_every == 0 or last or stop
             pending = metrics
             if validating or saving:
                 loss, pending = read(metrics, self.done), None
@@ -152,7 +153,7 @@ class _Loop:
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
             if saving:
                 self.save(state)
-            if stopping() and not last:
+            if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
         return TrainResult(state.model, self.done, loss, validation)
