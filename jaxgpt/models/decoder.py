@@ -115,7 +115,15 @@ class DecoderConfig(ModelConfig):
     @property
     def position_dims(self) -> PositionDims:
         dims = self.layer_dims
-        return PositionDims(self.width, dims.head_dim, dims.num_heads, self.train_length or 1024, causal=True)
+        scale = math.sqrt(self.width) if self.embedding_scale == "sqrt_width" else 1.0
+        return PositionDims(
+            self.width,
+            dims.head_dim,
+            dims.num_heads,
+            self.train_length or 1024,
+            causal=True,
+            embedding_std=self.init_std * scale,
+        )
 
     def make(self, key: Array) -> Decoder:
         if self.vocab_size is None:

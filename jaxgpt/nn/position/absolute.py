@@ -77,26 +77,26 @@ class SinusoidalConfig(PositionConfig):
     Dimension 2p gets `scale * sin(position * theta^(-2p/D))`, dimension 2p+1 the cosine.
 
     scale: factor of the table. Unscaled its norm is sqrt(D/2), which swamps token embeddings drawn from N(0, 0.02).
-        The paper scales the embeddings up to unit variance instead; the default, 0.02, keeps its ratio of the two. Use
-        1.0 with embeddings of unit variance.
+        The paper scales the embeddings up to unit variance instead; without a number the table is scaled down to the
+        embeddings' standard deviation, which keeps its ratio of the two.
     """
 
     theta: float = 10_000.0
-    scale: float = 0.02
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         if self.theta <= 1:
             raise ValueError(f"theta: {self.theta} must be greater than 1")
 
     def make(self, dims: PositionDims, key: Array) -> Sinusoidal:
-        return Sinusoidal(self)
+        return Sinusoidal(self, dims.embedding_std if self.scale is None else self.scale)
 
 
 class Sinusoidal(PositionEncoding):
     shift_invariant = False
 
-    def __init__(self, config: SinusoidalConfig):
-        self.config = config
+    def __init__(self, config: SinusoidalConfig, scale: float):
+        self.config, self.scale = config, scale
 
     def table(self, position_BT: Array, width: int) -> Array:
         """float32 [B, T, width], unscaled; angles in float32, so off by up to position * 2^-23 radians."""
@@ -106,5 +106,5 @@ class Sinusoidal(PositionEncoding):
         return pairs.reshape(*position_BT.shape, -1)[..., :width]
 
     def embed(self, x_BTD: Array, positions: Positions) -> Array:
-        vectors = self.config.scale * self.table(positions.position, x_BTD.shape[-1])
+        vectors = self.scale * self.table(positions.position, x_BTD.shape[-1])
         return (x_BTD.astype(jnp.float32) + vectors).astype(x_BTD.dtype)

@@ -69,6 +69,7 @@ class PositionDims:
     num_heads: int
     train_length: int  # tokens a training sequence holds
     causal: bool = True
+    embedding_std: float = 0.02  # of the token embeddings that encodings are added to, before training
 
 
 @slot("position", package="jaxgpt.nn.position")
