@@ -1,14 +1,18 @@
 """Checkpoints: Orbax for the arrays, and around it what Orbax does not check.
 
 A checkpoint holds the state's arrays under stable, readable paths (`model/blocks/mixer/query`), the data iterator and a
-manifest with shape, type and SHA-256 of every array. Restoring compares all of them: bytes that flipped on disk, a
-missing array or another model are a `CheckpointError`, never a wrong result.
+manifest with shape, type and SHA-256 of every array, and the SHA-256 of the rest. Restoring compares all of them: bytes
+that flipped on disk, a missing array or another model are a `CheckpointError`, never a wrong result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +59,28 @@ def _describe(array: np.ndarray) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
 
 
+def _digest(content: Any) -> str:
+    """SHA-256 of what JSON can hold, the same before it is written and after it is read."""
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Orbax starts all reads at once. When one fails, the others find their event loop closed, at moments of their own,
+    and each would print a traceback beside the one error that is raised; so what drops those stays after a failure.
+    """
+    before = sys.unraisablehook
+
+    def drop(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = drop
+    yield
+    sys.unraisablehook = before
+
+
 class Checkpoints:
     """The checkpoints of one run. `save` returns at once and writes in the background; `close` waits for it."""
 
@@ -74,7 +100,7 @@ class Checkpoints:
         """Write `state` with the JSON-able `extra` (iterator, identity). A failure leaves earlier checkpoints whole."""
         # A copy, because the next step is given the state's buffers to overwrite.
         arrays = {name: np.array(leaf, copy=True) for name, leaf in flatten(state).items()}
-        manifest = {name: _describe(array) for name, array in arrays.items()}
+        manifest = {"arrays": {name: _describe(array) for name, array in arrays.items()}, "extra": _digest(extra)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest), extra=ocp.args.JsonSave(extra)
         )
@@ -105,20 +131,26 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
         try:
-            manifest = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
-            template = {n: np.empty(item["shape"], np.dtype(item["dtype"])) for n, item in manifest.items()}
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
-            restored = self._manager.restore(step, args=items)
+            with _one_error():
+                records = ocp.args.Composite(manifest=ocp.args.JsonRestore(), extra=ocp.args.JsonRestore())
+                found = self._manager.restore(step, args=records)
+                manifest, extra = found["manifest"], found["extra"]
+                described, expected = manifest["arrays"], manifest["extra"]
+                template = {n: np.empty(item["shape"], np.dtype(item["dtype"])) for n, item in described.items()}
+                items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+                restored = self._manager.restore(step, args=items)["state"]
         except Exception as error:  # damage shows as anything from bare Exception to UnicodeDecodeError
             raise self._failed("reading", step, error) from error
-        arrays = {name: np.asarray(array) for name, array in restored["state"].items()}
-        for name, array in arrays.items():
-            if _describe(array) != manifest[name]:
-                raise CheckpointError(
-                    f"{self.directory / str(step)}: {name} is damaged (its checksum differs); delete this folder to go "
-                    "back to the checkpoint before it"
-                )
-        return arrays, restored["extra"]
+        arrays = {name: np.asarray(array) for name, array in restored.items()}
+        damaged = [name for name, array in arrays.items() if _describe(array) != described[name]]
+        if _digest(extra) != expected:
+            damaged.append("extra")
+        if damaged:
+            raise CheckpointError(
+                f"{self.directory / str(step)}: {damaged[0]} is damaged (its checksum differs); delete this folder to "
+                "go back to the checkpoint before it"
+            )
+        return arrays, extra
 
     def _compare(self, arrays: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
         missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
