@@ -1,0 +1,292 @@
+"""What comes back is what was saved, or an error that names the place."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgpt.errors import CheckpointError
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.train.checkpoint import Checkpoints, flatten, unflatten
+from jaxgpt.train.step import init_state
+
+CONFIG = DecoderConfig(vocab_size=16, train_length=8, num_layers=1, num_heads=2, width=16)
+ADAM = optax.adamw(1e-3)
+EXTRA = {"iterator": {"next_index": 7}, "identity": {"seed": 1}}
+
+
+@pytest.fixture(scope="module")
+def state():
+    """A state whose optimizer is not all zeros."""
+    made = jax.jit(lambda: init_state(CONFIG, ADAM, seed=0))()
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + np.asarray(leaf.size % 7, leaf.dtype), made)
+
+
+@pytest.fixture(scope="module")
+def saved(state, tmp_path_factory):
+    """A folder with checkpoints of steps 3 and 5; of 5 all numbers are one larger."""
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(state, 3, EXTRA)
+    checkpoints.save(jax.tree.map(lambda leaf: leaf + 1, state), 5, EXTRA)
+    checkpoints.close()
+    return directory
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """Of the folder, to damage."""
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def abstract(state):
+    return jax.eval_shape(lambda: state)
+
+
+def restore(directory, state, step=None):
+    checkpoints = Checkpoints(directory)
+    try:
+        return checkpoints.restore(abstract(state), step)
+    finally:
+        checkpoints.close()
+
+
+def equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_names_are_readable_and_the_way_back_is_exact(state):
+    flat = flatten(state)
+    assert "step" in flat
+    assert "model/blocks/mixer/query" in flat
+    assert "model/embedding" in flat
+    assert any(name.startswith("optimizer/") and name.endswith("/embedding") for name in flat)
+    equal(unflatten(abstract(state), flat), state)
+
+
+def test_what_comes_back_is_what_was_saved(saved, state):
+    after, extra = restore(saved, state, 3)
+    equal(after, state)
+    assert extra == EXTRA
+    newest, _ = restore(saved, state)
+    equal(newest, jax.tree.map(lambda leaf: leaf + 1, state))
+
+
+def test_a_part_comes_back_alone(saved, state):
+    checkpoints = Checkpoints(saved)
+    equal(checkpoints.restore_part(abstract(state.model), "model", 3), state.model)
+    checkpoints.close()
+
+
+def test_types_beside_float32_come_back(tmp_path):
+    mixed = {
+        "half": jnp.arange(5, dtype=jnp.bfloat16),
+        "count": jnp.int32(3),
+        "flags": jnp.array([True, False]),
+        "one": jnp.float32(2),
+    }
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(mixed, 1, {})
+    checkpoints.wait()
+    equal(checkpoints.restore(abstract(mixed))[0], mixed)
+    checkpoints.close()
+
+
+def test_the_state_may_be_overwritten_while_it_is_written(tmp_path):
+    array = np.zeros(1000, np.float32)
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save({"x": array}, 1, {})
+    array[:] = 7
+    checkpoints.close()
+    np.testing.assert_array_equal(restore(tmp_path / "c", {"x": array})[0]["x"], np.zeros(1000))
+
+
+def test_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    assert checkpoints.latest() is None
+    for step in (1, 2, 3):
+        checkpoints.save({"x": jnp.float32(step)}, step, {})
+    checkpoints.wait()
+    assert checkpoints.latest() == 3
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir() if path.name.isdigit()) == ["2", "3"]
+
+
+def test_no_checkpoint_at_all(tmp_path, state):
+    with pytest.raises(CheckpointError, match=r"c: holds no checkpoint; train first"):
+        restore(tmp_path / "c", state)
+
+
+def test_a_step_that_was_not_saved(saved, state):
+    with pytest.raises(CheckpointError, match=r"/4: reading the checkpoint failed"):
+        restore(saved, state, 4)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"file/c: cannot be written"):
+        Checkpoints(tmp_path / "file" / "c")
+
+
+# --------------------------------------------------------------------------------------------------------------- damage
+
+
+def array_files(directory, step):
+    """Files that hold the numbers themselves, largest first."""
+    files = [path for path in (directory / str(step) / "state").rglob("d/*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_flipped_bits_are_found_wherever_they_are(copy, saved, state):
+    """A flip is an error that names the checkpoint, or it hits a byte that means nothing and all numbers are right."""
+    found, draw = [], np.random.default_rng(0)
+    for path in array_files(copy, 5)[:3]:
+        original = path.read_bytes()
+        for at in draw.integers(0, len(original), 4):
+            flip(path, int(at))
+            try:
+                after, _ = restore(copy, state, 5)
+                equal(after, jax.tree.map(lambda leaf: leaf + 1, state))
+            except CheckpointError as error:
+                found.append(str(error))
+            path.write_bytes(original)
+    assert len(found) >= 4
+    for message in found:
+        assert message.startswith(f"{copy}/5: ")
+        assert message.endswith("delete this folder to go back to the checkpoint before it")
+        assert "\n" not in message
+
+
+def test_a_number_that_changed_silently_is_named(copy, state, monkeypatch):
+    """What Orbax returns without an error, with one bit of one array changed."""
+    checkpoints = Checkpoints(copy)
+    read = checkpoints._manager.restore
+
+    def damaged(step, args):
+        result = read(step, args=args)
+        if args.get("state") is not None:
+            array = np.array(result["state"]["model/embedding"])
+            array.view(np.uint8).reshape(-1)[17] ^= 1
+            result["state"]["model/embedding"] = array
+        return result
+
+    monkeypatch.setattr(checkpoints._manager, "restore", damaged)
+    with pytest.raises(CheckpointError, match=r"/5: model/embedding is damaged \(its checksum differs\); delete this"):
+        checkpoints.restore(abstract(state))
+    checkpoints.close()
+
+
+def test_advice_of_a_damaged_checkpoint_works(copy, state):
+    for path in array_files(copy, 5):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="delete this folder"):
+        restore(copy, state)
+    shutil.rmtree(copy / "5")
+    equal(restore(copy, state)[0], state)
+
+
+def test_a_failed_read_is_one_error_and_no_tracebacks(copy):
+    """In a process of its own, for pytest catches what threads print."""
+    for path in array_files(copy, 5):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code = (
+        "import sys, pathlib; from jaxgpt.train.checkpoint import Checkpoints\n"
+        "checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))\n"
+        "try: checkpoints.restore({})\n"
+        "except ValueError as error: print(error)\n"
+        "checkpoints.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{copy}/5: reading the checkpoint failed (")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("item", ["manifest", "extra"])
+@pytest.mark.parametrize("damage", ["empty", "missing", "no text", "one digit"])
+def test_damaged_records_beside_the_arrays(copy, state, item, damage):
+    for path in [path for path in (copy / "5" / item).rglob("*") if path.is_file() and not path.name.startswith("_")]:
+        if damage == "missing":
+            path.unlink()
+        elif damage == "one digit":
+            text = path.read_text()
+            digit = next(i for i, character in enumerate(text) if character.isdigit())
+            path.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+        else:
+            path.write_bytes(b"" if damage == "empty" else b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match=rf"{copy}/5: "):
+        restore(copy, state)
+
+
+def test_what_a_killed_save_leaves_is_no_checkpoint(copy, state):
+    (copy / "5").rename(copy / "7.orbax-checkpoint-tmp-1")
+    assert restore(copy, state)[0].step == state.step
+
+
+def test_a_save_that_fails_leaves_the_earlier_ones(copy, state, monkeypatch):
+    checkpoints = Checkpoints(copy)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(CheckpointError, match=r"/9: saving the checkpoint failed \(.*No space left.*\); earlier"):
+            checkpoints.save(state, 9, EXTRA)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "wait_until_finished", full)
+        with pytest.raises(CheckpointError, match=r"copy: saving the checkpoint failed \(.*No space left.*\); earlier"):
+            checkpoints.wait()
+    assert checkpoints.latest() == 5
+    equal(checkpoints.restore(abstract(state), 3)[0], state)
+    checkpoints.close()
+
+
+# -------------------------------------------------------------------------------------------------------- another model
+
+
+def test_another_models_checkpoint_is_refused(saved, state):
+    def init(**changes):
+        config = dataclasses.replace(CONFIG, **changes)
+        return jax.eval_shape(lambda: init_state(config, ADAM, seed=0))
+
+    for changes, message in (
+        ({"width": 32}, r"checkpoints: model/\S+/down is float32\(1, 64, 16\), the model has float32\(1, 128, 32\)"),
+        ({"bias": True}, r"belongs to another model; missing here: .*bias.*; not in the model: nothing"),
+    ):
+        checkpoints = Checkpoints(saved)
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.restore(init(**changes))
+        with pytest.raises(CheckpointError):
+            checkpoints.restore_part(init(**changes).model, "model")
+        checkpoints.close()
+
+
+def test_another_type_is_refused(saved, state):
+    checkpoints = Checkpoints(saved)
+    half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), abstract(state.model))
+    with pytest.raises(CheckpointError, match=r"is float32.*, the model has bfloat16"):
+        checkpoints.restore_part(half, "model")
+    checkpoints.close()
+
+
+def test_the_manifest_is_json_for_people(saved):
+    texts = [path.read_text() for path in (saved / "5" / "manifest").rglob("*") if path.is_file()]
+    manifest = next(found for found in map(json.loads, texts) if "model/embedding" in str(found))
+    assert "sha256" in str(manifest)

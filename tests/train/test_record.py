@@ -1,0 +1,121 @@
+import io
+import json
+
+import pytest
+
+from jaxgpt.errors import UserError
+from jaxgpt.train import record
+from jaxgpt.train.record import Recorder, TrainingProgress, write_json, write_status
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def open_recorder(directory, start=0, tensorboard=False):
+    return Recorder(directory, steps=9, start=start, tensorboard=tensorboard)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": "ü"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"x": "ü"}
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"x": "ü"}
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file/a\.json: cannot be written \(.+\)"):
+        write_json(tmp_path / "file" / "a.json", {})
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written"):
+        open_recorder(tmp_path / "file")
+
+
+def test_metrics_are_lines_on_disk_at_once(tmp_path):
+    recorder = open_recorder(tmp_path)
+    recorder.metrics(step=1, loss=2.5)
+    assert lines(tmp_path) == [{"step": 1, "loss": 2.5}]
+    recorder.metrics(step=2, loss=2.25)
+    recorder.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
+
+
+@pytest.mark.parametrize(
+    "tail", ["", '{"step": 4, "lo', '{"step": 4, "loss": 1}', "\n"], ids=["whole", "cut", "no end", "blank"]
+)
+def test_a_resume_drops_what_lies_past_it(tmp_path, tail):
+    kept = [{"step": step, "loss": 1.0} for step in (1, 2, 2, 3)]
+    later = [{"step": 5, "loss": 1.0}, {"step": 6, "loss": 1.0}]
+    text = "".join(json.dumps(entry) + "\n" for entry in kept + later)
+    (tmp_path / "metrics.jsonl").write_text(text + tail)
+    recorder = open_recorder(tmp_path, start=4)
+    recorder.metrics(step=5, loss=9.0)
+    recorder.close()
+    assert lines(tmp_path) == [*kept, {"step": 5, "loss": 9.0}]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_status_is_replaced(tmp_path):
+    recorder = open_recorder(tmp_path)
+    recorder.status("running", 3)
+    assert json.loads((tmp_path / "status.json").read_text()) == {
+        "state": "running",
+        "step": 3,
+        "steps": 9,
+        "message": None,
+    }
+    write_status(tmp_path, "failed", 4, 9, "why")
+    assert json.loads((tmp_path / "status.json").read_text()) == {
+        "state": "failed",
+        "step": 4,
+        "steps": 9,
+        "message": "why",
+    }
+    recorder.close()
+
+
+def test_tensorboard_gets_every_number_but_the_step(tmp_path, monkeypatch):
+    seen = []
+
+    class Writer:
+        def __init__(self, place, purge_step):
+            seen.append((place, purge_step))
+
+        def add_scalar(self, *arguments):
+            seen.append(arguments)
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setattr("tensorboardX.SummaryWriter", Writer)
+    recorder = open_recorder(tmp_path, start=4, tensorboard=True)
+    recorder.metrics(step=5, loss=1.5, tokens=640)
+    recorder.close()
+    assert seen == [(str(tmp_path / "tensorboard"), 5), ("loss", 1.5, 5), ("tokens", 640, 5), "closed"]
+
+
+def test_tensorboard_writes_its_file(tmp_path):
+    recorder = open_recorder(tmp_path, tensorboard=True)
+    recorder.metrics(step=1, loss=1.5)
+    recorder.close()
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(monkeypatch, terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(record.sys, "stderr", stream)
+    with TrainingProgress(steps=10, start=2, name="run") as progress:
+        progress.advance(4)
+        progress.report(4, 2.5, 12345.6)
+        progress.say("hello")
+    text = stream.getvalue()
+    assert "hello" in text
+    if terminal:
+        assert "4/10" in text
+        assert "loss 2.500" in text
+    else:
+        assert text == "run: step 4/10  loss 2.500  12,346 tokens/s\nhello\n"
