@@ -66,7 +66,9 @@ def keep_tokenizer(directory: Path, dataset: Dataset) -> None:
     if place.exists():
         require_same_tokenizer(load_tokenizer(place).fingerprint, dataset.tokenizer, str(directory))
     else:
-        dataset.tokenizer.save(place)
+        unfinished = directory / ".tokenizer"  # a run that is killed here has no tokenizer rather than half of one
+        dataset.tokenizer.save(unfinished)
+        unfinished.replace(place)
 
 
 class _Loop:

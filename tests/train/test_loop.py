@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxgpt.config import decode
-from jaxgpt.data.tokenizers.base import TokenizerConfig
+from jaxgpt.data.tokenizers.base import TokenizerConfig, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError, UserError
 from jaxgpt.nn.position.rope_scaling import LinearConfig
 from jaxgpt.train import loop
@@ -217,6 +217,23 @@ def test_another_tokenizer_in_the_folder_is_refused(tiny, tmp_path):
     decode(TokenizerConfig, "word").train(["some words"]).save(tmp_path / "run" / "tokenizer")
     with pytest.raises(DataError, match=r"run was made with the tokenizer [0-9a-f]+, not with this byte tokenizer"):
         train(tiny(), tmp_path / "run")
+
+
+def test_a_tokenizer_is_kept_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
+    dataset = loop.prepare(tiny().data)
+
+    def half(self, directory):
+        directory.mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(dataset.tokenizer), "save", half)
+        with pytest.raises(KeyboardInterrupt):
+            loop.keep_tokenizer(tmp_path, dataset)
+    for _ in range(2):
+        loop.keep_tokenizer(tmp_path, dataset)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+    assert load_tokenizer(tmp_path / "tokenizer").fingerprint == dataset.tokenizer.fingerprint
 
 
 def test_other_data_in_the_folder_is_refused(tiny, tmp_path, corpus):
