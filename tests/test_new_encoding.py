@@ -54,7 +54,7 @@ USE = """
 import jax, jax.numpy as jnp, jaxgpt
 config = jaxgpt.load_config([], [
     "model.position.type=dropped_in", "model.position.init_std=2", "model.width=16", "model.num_heads=2",
-    "model.num_layers=1", "model.vocab_size=8", "data.sequence_length=4", "data.tokenizer.type=byte",
+    "model.num_layers=1", "model.vocab_size=257", "data.sequence_length=4", "data.tokenizer.type=byte",
 ])
 model = jax.jit(config.model.make)(jax.random.key(0))
 logits = jax.jit(lambda model, tokens: model(tokens).logits)(model, jnp.array([[1, 2, 3, 4]]))
@@ -97,7 +97,7 @@ def test_it_is_documented(copy):
 def test_it_is_configured_and_runs(copy):
     done = run(copy, "-c", USE)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"jaxgpt\.nn\.position\.dropped_in \(1, 4, 8\) True [0-9a-f]{8}\n", done.stdout)
+    assert re.fullmatch(r"jaxgpt\.nn\.position\.dropped_in \(1, 4, 257\) True [0-9a-f]{8}\n", done.stdout)
 
 
 def test_it_is_held_to_the_contract(copy):

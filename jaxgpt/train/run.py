@@ -81,6 +81,8 @@ class RunConfig:
             raise ValueError(f"schema_version {self.schema_version} is not {SCHEMA_VERSION}, the one this jaxgpt reads")
         if self.seed < 0 or self.threads < 1:
             raise ValueError("seed must not be negative and threads at least 1")
+        if self.seed >= 2**32:  # Grain takes no larger one
+            raise ValueError(f"seed must be below 2^32, got {self.seed}")
         model = with_sizes(self.model, self.data.known_vocab_size(), self.data.sequence_length)
         object.__setattr__(self, "model", model)
 
@@ -95,7 +97,12 @@ class RunConfig:
 
 
 def with_sizes(model: ModelConfig, vocab_size: int | None, train_length: int) -> ModelConfig:
-    """`model` with the sizes it left open taken from its data."""
+    """`model` with the sizes it left open taken from its data. Raises ConfigError for fewer tokens than text has."""
+    if model.vocab_size is not None and vocab_size is not None and model.vocab_size < vocab_size:
+        raise ConfigError(
+            f"model.vocab_size: {model.vocab_size} is less than the {vocab_size} tokens of the tokenizer; leave it "
+            f"out, or give {vocab_size} or more"
+        )
     return dataclasses.replace(
         model,
         vocab_size=vocab_size if model.vocab_size is None else model.vocab_size,
