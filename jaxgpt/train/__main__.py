@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxgpt.errors import UserError
+from jaxgpt.errors import Interrupted, UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # before training began, or the second one: nothing is saved beyond the last checkpoint
+        return Interrupted.exit_code
     print(f"{directory}: {result.step} steps", end="")
     print("" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} nats per token")
     return 0
