@@ -202,7 +202,10 @@ def _without_ngram(arm: Arm) -> EvaluationConfig:
 
 
 def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
-    """The n-gram on as many tokens as the models see, once for every corpus and number of tokens. Seedless: seed 0."""
+    """The n-gram on as many tokens as the models see, once for every corpus and number of tokens. Seedless: seed 0.
+
+    Where there are several, each is named after the first variant it belongs to.
+    """
     runs: dict[str, Run] = {}
     for arm in arms:
         if arm.variant.parent is not None or arm.evaluation.ngram is None:
@@ -215,4 +218,11 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
         evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate))
         config = {"data": encode(data), "ngram": encode(ngram)}
         runs.setdefault(digest, Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,)))
-    return list(runs.values())
+    if len(runs) < 2:
+        return list(runs.values())
+    return [_named(run, f"{BASELINE} ({run.arm.name})") for run in runs.values()]
+
+
+def _named(run: Run, name: str) -> Run:
+    evaluations = tuple(dataclasses.replace(evaluation, variant=name) for evaluation in run.evaluations)
+    return dataclasses.replace(run, variant=name, evaluations=evaluations)

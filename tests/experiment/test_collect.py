@@ -56,6 +56,14 @@ def test_rows_are_those_of_this_plan(toy):
     assert [row.value for row in rows if (row.variant, row.seed) == ("yarn", 0)] == [2.01] * 3
 
 
+def test_several_baselines_stand_apart_in_the_report(toy):
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text().replace('{"model": {"position": "alibi"}}', '{"train": {"steps": 8}}'))
+    plan = toy.plan()
+    finish(plan)
+    assert collect.results_of(plan).baselines == ("5-gram (rope)", "5-gram (alibi)")
+
+
 def test_rows_wait_for_training_to_end(toy):
     plan = toy.plan()
     finish(plan)

@@ -71,6 +71,16 @@ def test_the_baseline_learns_from_as_many_tokens_as_the_models(toy):
     assert toy.plan(["evaluate.ngram.max_tokens=50"]).runs[0].config["ngram"]["max_tokens"] == 50
 
 
+def test_several_baselines_have_names_of_their_own(toy):
+    """Arms that see other tokens have another baseline, whose rows must not be taken for the first one's."""
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text().replace('{"model": {"position": "alibi"}}', '{"train": {"steps": 8}}'))
+    baselines = [run for run in toy.plan().runs if run.kind == "baseline"]
+    assert [run.variant for run in baselines] == ["5-gram (rope)", "5-gram (alibi)"]
+    assert [one.variant for run in baselines for one in run.evaluations] == ["5-gram (rope)", "5-gram (alibi)"]
+    assert [run.config["ngram"]["max_tokens"] for run in baselines] == [4 * 2 * 16, 8 * 2 * 16]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
