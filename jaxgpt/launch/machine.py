@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +16,14 @@ GIB = 2**30
 LARGE_PAGES = "glibc.malloc.hugetlb=1"  # the allocator asks for transparent huge pages
 
 
+def affinity() -> list[int]:
+    """The cores this process may run on."""
+    return sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """The cores this process may use: its affinity, cut to the container's quota."""
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    mine = sorted(affinity)
+    mine = affinity()
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         mine = mine[: max(1, math.ceil(int(quota) / int(period)))]
@@ -45,18 +51,29 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     return min(found) if found else None
 
 
-def accelerators(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> list[dict[str, str]]:
+def has_cuda_plugin() -> bool:
+    """Whether JAX can use NVIDIA's cards: it comes without, and then runs on the CPU whatever the machine has."""
+    plugins = importlib.util.find_spec("jax_plugins")
+    places = (plugins.submodule_search_locations or []) if plugins else []
+    return any("cuda" in module.name for module in pkgutil.iter_modules(list(places)))
+
+
+def accelerators(
+    environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev"), cuda: bool | None = None
+) -> list[dict[str, str]]:
     """One environment per accelerator slot, empty on a machine with CPUs only. Asks the system, not JAX: importing it
-    here would occupy the devices. A TPU serves one process at a time, so all its chips are one slot."""
+    here would occupy the devices. A TPU serves one process at a time, so all its chips are one slot. `cuda` says
+    whether JAX has its plugin for NVIDIA's cards; None looks."""
     platforms = environment.get("JAX_PLATFORMS", "").split(",")
     if platforms[0] == "cpu":
         return []
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [{"CUDA_VISIBLE_DEVICES": number.strip()} for number in visible.split(",") if number.strip()]
-    cards = sorted(path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
-    if cards:
-        return [{"CUDA_VISIBLE_DEVICES": number} for number in sorted(cards, key=int)]
+    if has_cuda_plugin() if cuda is None else cuda:
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            return [{"CUDA_VISIBLE_DEVICES": number.strip()} for number in visible.split(",") if number.strip()]
+        cards = [path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*")]
+        if cards:
+            return [{"CUDA_VISIBLE_DEVICES": number} for number in sorted(cards, key=int)]
     if "tpu" in platforms or any(devices.glob("accel[0-9]*")):
         return [{}]
     return []
@@ -79,18 +96,22 @@ def local_slots(threads: int, workers: int | None = None, memory_per_task: int =
     """As many slots as fit: one per accelerator, else cores over threads, cut to the memory at hand.
 
     `workers` overrides the number. Cores are pinned when the slots fill the machine exactly (two pinned single-core
-    processes beat one two-core process); with fewer, the system's scheduler may have another launcher to serve.
+    processes beat one two-core process); with fewer, the system's scheduler may have another launcher to serve, and
+    under a quota other containers run on the same cores. Workers that share a GPU share its memory, too.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected a number of processes, 1 or more")
     env = thread_environment(threads)
     devices = accelerators()
     if devices:
-        return [Slot({**env, **devices[i % len(devices)]}) for i in range(workers or len(devices))]
+        count = workers or len(devices)
+        if count > len(devices):  # each process would claim three quarters of its card
+            env["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / math.ceil(count / len(devices)):.2f}"
+        return [Slot({**env, **devices[i % len(devices)]}) for i in range(count)]
     mine = cores()
     count = workers or max(1, len(mine) // threads)
     memory = available_memory()
     if workers is None and memory is not None:
         count = max(1, min(count, memory // memory_per_task))
-    pinned = count > 1 and count * threads == len(mine)
+    pinned = count > 1 and count * threads == len(mine) == len(affinity())
     return [Slot(env, tuple(mine[i * threads : (i + 1) * threads]) if pinned else ()) for i in range(count)]

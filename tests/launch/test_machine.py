@@ -1,3 +1,5 @@
+import importlib.machinery
+import importlib.util
 import os
 
 import pytest
@@ -28,23 +30,37 @@ def test_memory_is_the_smaller_of_system_and_container(tmp_path):
 
 
 def test_accelerators(tmp_path):
-    assert machine.accelerators({}, tmp_path) == []
+    assert machine.accelerators({}, tmp_path, cuda=True) == []
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
     two = [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
-    assert machine.accelerators({}, tmp_path) == two
-    assert machine.accelerators({"JAX_PLATFORMS": "cpu"}, tmp_path) == []
-    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": "3"}, tmp_path) == [{"CUDA_VISIBLE_DEVICES": "3"}]
-    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert machine.accelerators({}, tmp_path, cuda=True) == two
+    assert machine.accelerators({}, tmp_path, cuda=False) == [], "JAX without its plugin runs on the CPU"
+    assert machine.accelerators({"JAX_PLATFORMS": "cpu"}, tmp_path, cuda=True) == []
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": "3"}, tmp_path, True) == [{"CUDA_VISIBLE_DEVICES": "3"}]
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": ""}, tmp_path, cuda=True) == []
     (tmp_path / "tpu").mkdir()
     (tmp_path / "tpu" / "accel0").touch()
     assert machine.accelerators({}, tmp_path / "tpu") == [{}]
+
+
+def test_the_plugin_for_cuda_is_looked_for(tmp_path, monkeypatch):
+    for name, found in (("xla_tpu", False), ("xla_cuda13", True)):
+        (tmp_path / "jax_plugins" / name).mkdir(parents=True)
+        (tmp_path / "jax_plugins" / name / "__init__.py").touch()
+        spec = importlib.machinery.ModuleSpec("jax_plugins", None, is_package=True)
+        spec.submodule_search_locations = [str(tmp_path / "jax_plugins")]
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _, spec=spec: spec)
+        assert machine.has_cuda_plugin() is found
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert not machine.has_cuda_plugin()
 
 
 @pytest.fixture
 def four_cores(monkeypatch):
     monkeypatch.setattr(machine, "accelerators", list)
     monkeypatch.setattr(machine, "cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(machine, "affinity", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(machine, "available_memory", lambda: 10 * machine.GIB)
 
 
@@ -53,6 +69,10 @@ class TestSlots:
     def test_fill_the_machine_and_are_pinned(self):
         assert [slot.cpus for slot in machine.local_slots(2)] == [(0, 1), (2, 3)]
         assert [slot.cpus for slot in machine.local_slots(1)] == [(0,), (1,), (2,), (3,)]
+
+    def test_under_a_quota_none_is_pinned(self, monkeypatch):
+        monkeypatch.setattr(machine, "affinity", lambda: list(range(64)))
+        assert [slot.cpus for slot in machine.local_slots(1)] == [()] * 4
 
     def test_threads_are_the_same_whatever_the_number_of_workers(self):
         for workers in (1, 2, 9):
@@ -78,3 +98,7 @@ def test_one_slot_per_accelerator(monkeypatch):
     slots = machine.local_slots(4)
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1"]
     assert slots[0].env["NPROC"] == "4"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in slots[0].env
+    shared = machine.local_slots(4, workers=4)
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in shared] == ["0", "1", "0", "1"]
+    assert {slot.env["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in shared} == {"0.45"}
