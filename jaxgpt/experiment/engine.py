@@ -16,8 +16,8 @@ from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment.estimate import Size, size_of
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import Display
-from jaxgpt.experiment.store import REQUEST, locked
-from jaxgpt.files import write_json
+from jaxgpt.experiment.store import REQUEST
+from jaxgpt.files import locked, write_json
 from jaxgpt.launch.local import Pool
 from jaxgpt.launch.task import Outcome, Slot, Task, tail
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxgpt.config import decode
 from jaxgpt.errors import Interrupted, UserError
-from jaxgpt.experiment.store import EVALUATION, RunFolder, locked
-from jaxgpt.files import write_json
+from jaxgpt.experiment.store import EVALUATION, RunFolder
+from jaxgpt.files import locked, write_json
 from jaxgpt.launch.machine import thread_environment
 
 if TYPE_CHECKING:

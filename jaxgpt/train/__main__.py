@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.files import locked
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.config, options.overrides)
         name = Path(options.config[-1]).stem if options.config else "default"
         directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
-        result = train(config, directory)
+        with locked(directory):  # the same command twice names the same folder
+            result = train(config, directory)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

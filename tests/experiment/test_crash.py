@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgpt.experiment.store import is_locked
+from jaxgpt.files import is_locked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

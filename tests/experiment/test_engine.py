@@ -9,7 +9,7 @@ from rich.console import Console
 from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.estimate import Size
-from jaxgpt.experiment.store import Locked, locked
+from jaxgpt.files import Locked, locked
 from jaxgpt.launch.task import Slot
 
 WORKER = """

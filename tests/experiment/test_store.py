@@ -1,14 +1,10 @@
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
 
 from jaxgpt.errors import UserError
-from jaxgpt.experiment.store import Locked, RunFolder, is_locked, locked, read_json
+from jaxgpt.experiment.store import RunFolder, read_json
+from jaxgpt.files import locked
 
 
 def write(path, text):
@@ -28,60 +24,6 @@ def test_json_that_is_missing_or_damaged(tmp_path):
         write(tmp_path / "bad.json", text)
         with pytest.raises(UserError, match=r"bad\.json: .*remove it"):
             read_json(tmp_path / "bad.json")
-
-
-def test_a_lock_keeps_others_out_and_names_its_holder(tmp_path):
-    with locked(tmp_path / "run"):
-        assert is_locked(tmp_path / "run")
-        with pytest.raises(Locked, match=f"process {os.getpid()} is writing there"), locked(tmp_path / "run"):
-            pass
-    assert not is_locked(tmp_path / "run")
-    with locked(tmp_path / "run"):
-        pass
-
-
-def test_a_lock_waits_for_a_holder_that_is_about_to_end(tmp_path):
-    entered = threading.Event()
-
-    def hold():
-        with locked(tmp_path):
-            entered.set()
-            time.sleep(0.3)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    with locked(tmp_path, wait=10):
-        assert not thread.is_alive() or thread.join(1) is None
-    thread.join()
-
-
-def test_a_killed_holder_leaves_nothing_behind(tmp_path):
-    code = f"""
-import time
-from pathlib import Path
-from jaxgpt.experiment.store import locked
-with locked(Path({str(tmp_path)!r})):
-    print("held", flush=True); time.sleep(60)
-"""
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    assert is_locked(tmp_path)
-    with pytest.raises(Locked, match=f"process {holder.pid} "), locked(tmp_path):
-        pass
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-    with locked(tmp_path, wait=5):
-        assert is_locked(tmp_path)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    write(tmp_path / "file", "")
-    with pytest.raises(UserError, match=r"file/run: cannot be written \(Not a directory\); .*--runs-dir"):
-        locked(tmp_path / "file" / "run").__enter__()
-    assert not is_locked(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(

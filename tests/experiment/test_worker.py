@@ -9,7 +9,7 @@ import pytest
 
 from jaxgpt.errors import Interrupted, UserError
 from jaxgpt.experiment import engine, worker
-from jaxgpt.experiment.store import Locked, locked
+from jaxgpt.files import Locked, locked
 from jaxgpt.launch.machine import thread_environment
 from jaxgpt.train import loop
 
