@@ -1,6 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from jaxgpt.errors import ConfigError
+from jaxgpt.experiment.plan import make_plan
+from jaxgpt.experiment.spec import list_scales, load_experiment, load_scale
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def names(plan):
@@ -141,6 +147,14 @@ def test_an_arm_may_go_below_a_position_that_another_layer_replaced(toy):
 def test_wrong_settings_name_their_path(toy, overrides, message):
     with pytest.raises(ConfigError, match=message):
         toy.plan(overrides)
+
+
+@pytest.mark.parametrize("name", list_scales(ROOT / "configs"))
+def test_every_shipped_scale_plans_the_main_experiment(name, tmp_path):
+    experiment = load_experiment("rope_vs_alibi", ROOT / "experiments")
+    plan = make_plan(experiment, load_scale(name, ROOT / "configs"), ROOT / "configs", tmp_path)
+    assert len(set(names(plan))) == 4 * len(plan.seeds) + 1
+    assert {arm.training.data.sequence_length for arm in plan.arms} == {plan.train_length}
 
 
 def test_at_least_one_seed(toy):
