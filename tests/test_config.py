@@ -82,20 +82,9 @@ def refused(raw, *parts, kind=Outer, path=""):
 
 
 def test_every_type_is_decoded():
-    raw = {
-        "name": "x",
-        "count": 3,
-        "rate": 2,
-        "flag": True,
-        "mode": "two",
-        "maybe": None,
-        "sizes": [1, 2],
-        "by_name": {"a": {"size": 4}},
-        "either": {"local": 8, "global": None},
-        "text_or_list": ["a", "b"],
-        "inner": {"size": 2},
-        "anything": [1, {"x": 2}],
-    }
+    raw = {"name": "x", "count": 3, "rate": 2, "flag": True, "mode": "two", "maybe": None, "sizes": [1, 2]}
+    raw |= {"by_name": {"a": {"size": 4}}, "either": {"local": 8, "global": None}, "text_or_list": ["a", "b"]}
+    raw |= {"inner": {"size": 2}, "anything": [1, {"x": 2}]}
     config = decode(Outer, raw)
     assert config == Outer(
         name="x",
