@@ -23,10 +23,11 @@ class FixedTargetConfig(ProtocolConfig):
 
     At context c a row holds c input tokens, all of one document, at positions 0 to c - 1: a row at c = L (the training
     length) is what training saw. The losses of its last `targets` predictions are averaged; they see c - targets + 1
-    to c tokens. As the targets are the same at every context, differences between contexts are paired, and no token is
-    scored with the short context at the start of a window (the early-token effect of Press et al. 2022,
-    arXiv:2108.12409). Places are spread evenly over the documents that hold the longest context, and evenly
-    within them.
+    to c tokens. As the targets are the same at every context, differences between contexts are paired. Where c is well
+    above `targets`, no token is scored with the short context at the start of a window (the early-token effect of Press
+    et al. 2022, arXiv:2108.12409); at c = `targets` the whole window is scored, and part of what longer contexts gain
+    on it is that effect: a 5-gram gains, too. Places are spread evenly over the documents that hold the longest
+    context, and evenly within them.
 
     Metrics: `fixed_target_nll` (nats/token) and `fixed_target_bits_per_byte` (bits/byte).
     """
