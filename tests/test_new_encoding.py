@@ -110,6 +110,7 @@ def test_it_is_held_to_the_contract(copy):
         "dropped_in or DroppedIn",
         "-p",
         "no:cacheprovider",
+        "-n0",
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     passed = re.search(r"(\d+) passed", done.stdout)
