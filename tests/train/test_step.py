@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, V vocabulary.
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,8 +80,7 @@ def test_parts_of_a_batch_equal_the_whole(state, parts, weights):
     (whole, wanted), (summed, metrics) = (step(state, batch(weights), packed=True, accumulation=n) for n in (1, parts))
     for name in ("loss", "gradient_norm"):
         assert float(metrics[name]) == pytest.approx(float(wanted[name]), rel=1e-5)
-    for one, other in zip(leaves(summed), leaves(whole), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(summed.model, whole.model, rtol=1e-5, atol=1e-6)
 
 
 def test_packed_loss_is_that_of_the_documents_apart(state):
