@@ -31,7 +31,7 @@ def variants() -> list[Variant]:
             {"model": {"position": {"type": "rope", "scaling": {"type": "yarn", "factor": 4.0}}}},
             parent="rope",
             description="the rope weights, frequencies scaled by 4, untrained",
-            label="RoPE + YaRN (s = 4)",
+            label="YaRN s=4",
         ),
     ]
 
