@@ -17,8 +17,18 @@ from jaxgpt.ops.attention import Dropout, attention, blockwise, dense, naive
 
 B, N, H = 2, 4, 8
 small_blocks = functools.partial(blockwise, block=8)
-FAST = {"dense": dense, "blockwise": small_blocks}
-fast = pytest.mark.parametrize("form", FAST.values(), ids=FAST)
+FORMS = {"naive": naive, "dense": dense, "blockwise": small_blocks}
+each = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+@pytest.fixture(params=["dense", "dense in pieces", "blockwise"])
+def fast(request, monkeypatch):
+    """What must equal the naive form; `in pieces`: one sequence at a time, in four causal slices of queries."""
+    if request.param != "dense in pieces":
+        return FORMS[request.param]
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    monkeypatch.setattr(module, "CAUSAL_BLOCK", 5)
+    return functools.partial(dense, causal=True)
 
 
 def draw(seed, *shape, dtype=jnp.float32):
@@ -58,41 +68,38 @@ CASES = {
 }
 
 
-@pytest.fixture
-def small_cache(monkeypatch):
-    """Sequences go through `dense` one by one, in slices of 6 to 7 queries."""
-    monkeypatch.setattr(module, "CACHE_BYTES", 1)
-    monkeypatch.setattr(module, "CAUSAL_BLOCK", 6)
-
-
-FAST["dense in groups and slices"] = functools.partial(dense, causal=True)
-fast_grouped = pytest.mark.parametrize("form", FAST.values(), ids=FAST)
-
-
-@pytest.mark.usefixtures("small_cache")
-@fast_grouped
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients_equal_the_naive_form(form, case):
-    kv_heads, where, mask, bias = case
+def value_and_gradients(form, name):
+    """Output [B, T, N, H] with padded rows 0, whether they were finite, and gradients of q, k and v."""
+    kv_heads, where, mask, bias = CASES[name]
     arrays = qkv(where.position.shape[1], kv_heads)
-    real = (where.segment > 0)[:, :, None, None]
-    pull = draw(3, *arrays[0].shape)
+    real, pull = (where.segment > 0)[:, :, None, None], draw(3, *arrays[0].shape)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def both(form, q, k, v):
+    @jax.jit
+    def both(q, k, v):
         def out(q, k, v):
             y = form(q, k, v, where, where, mask, bias)
-            return (jnp.where(real, y, 0.0) * pull).sum(), y
+            clean = jnp.where(real, y, 0.0)
+            return (clean * pull).sum(), (clean, jnp.isfinite(y).all())
 
-        (_, y), gradients = jax.value_and_grad(out, argnums=(0, 1, 2), has_aux=True)(q, k, v)
-        return y, gradients
+        return jax.value_and_grad(out, argnums=(0, 1, 2), has_aux=True)(q, k, v)
 
-    y, gradients = both(form, *arrays)
-    wanted, wanted_gradients = both(naive, *arrays)
-    assert jnp.isfinite(y).all(), "padded rows too"
-    np.testing.assert_allclose(jnp.where(real, y, 0.0), jnp.where(real, wanted, 0.0), rtol=2e-5, atol=2e-5)
+    (_, (y, finite)), gradients = both(*arrays)
+    return y, finite, gradients
+
+
+@functools.cache
+def reference(name):
+    return value_and_gradients(naive, name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_equal_the_naive_form(fast, name):
+    y, finite, gradients = value_and_gradients(fast, name)
+    wanted, _, wanted_gradients = reference(name)
+    assert finite, "padded rows too"
+    np.testing.assert_allclose(y, wanted, rtol=2e-5, atol=2e-5)
     for one, other in zip(gradients, wanted_gradients, strict=True):
-        assert jnp.isfinite(one).all()
+        assert np.isfinite(one).all()
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
@@ -107,7 +114,7 @@ def test_the_naive_form_is_the_formula():
         np.testing.assert_allclose(y[b, t, n], weights @ v[b, seen, n // 2], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [naive, dense, small_blocks], ids=["naive", "dense", "blockwise"])
+@each
 def test_few_queries_over_a_cache_equal_the_last_rows(form):
     q, k, v = qkv(20, 2)
     where = plain(20)
@@ -127,12 +134,11 @@ def test_few_queries_over_a_cache_equal_the_last_rows(form):
     np.testing.assert_allclose(y, wanted, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("form", [dense, small_blocks], ids=["dense", "blockwise"])
-def test_no_query_reaches_a_later_key(form):
+def test_no_query_reaches_a_later_key(fast):
     q, k, v = qkv(20, 2)
 
     def of_row_9(k, v):
-        return form(q, k, v, plain(20), plain(20), Mask())[:, 9].sum()
+        return fast(q, k, v, plain(20), plain(20), Mask())[:, 9].sum()
 
     for gradient in jax.jit(jax.grad(of_row_9, argnums=(0, 1)))(k, v):
         reach = np.abs(gradient).sum((0, 2, 3))
@@ -140,19 +146,18 @@ def test_no_query_reaches_a_later_key(form):
         assert np.all(reach[:10] > 0)
 
 
-@fast
-def test_bfloat16_stays_near_float32(form):
+def test_bfloat16_stays_near_float32(fast):
     half = qkv(20, 2, dtype=jnp.bfloat16)
     run = functools.partial(jax.jit, static_argnums=0)(
         lambda form, *x: form(*x, plain(20), plain(20), Mask(), shared_bias)
     )
-    y = run(form, *half)
+    y = run(fast, *half)
     assert y.dtype == jnp.bfloat16
     wanted = run(naive, *(x.astype(jnp.float32) for x in half))
     np.testing.assert_allclose(y.astype(jnp.float32), wanted, atol=0.03)
 
 
-@pytest.mark.parametrize("form", [naive, dense, small_blocks], ids=["naive", "dense", "blockwise"])
+@each
 def test_dropout_keeps_the_mean_and_drops_the_share(form):
     """With every value 1 an output is the sum of the kept weights over 1 - rate, whose expectation is 1."""
     q, k, v = (jnp.zeros((64, 12, N, H)), jnp.zeros((64, 12, N, H)), jnp.ones((64, 12, N, H)))
@@ -175,12 +180,20 @@ def test_dropout_of_nothing_is_no_dropout():
 def test_length_decides_which_form_runs(monkeypatch):
     ran = []
     for name in ("naive", "dense", "blockwise"):
-        monkeypatch.setattr(module, name, lambda *_, name=name, **__: ran.append(name))
+        monkeypatch.setattr(module, name, lambda *_, _name=name, **__: ran.append(_name))
     monkeypatch.setattr(module, "DENSE_UP_TO", 10)
     for queries, keys, asked in ((10, 10, None), (11, 11, None), (1, 500, None), (3, 3, "blockwise"), (3, 3, "naive")):
         q, k, v = jnp.zeros((1, queries, 1, 2)), jnp.zeros((1, keys, 1, 2)), jnp.zeros((1, keys, 1, 2))
         attention(q, k, v, None, None, Mask(), implementation=asked)
     assert ran == ["dense", "blockwise", "dense", "blockwise", "naive"]
+
+
+def test_sequences_go_through_in_equal_groups_that_fit(monkeypatch):
+    monkeypatch.setattr(module, "CACHE_BYTES", 100)
+    assert [module._rows(12, size) for size in (1, 10, 20, 25, 100, 1000)] == [12, 6, 4, 4, 1, 1]
+    assert module._slice_ends(63) == [63]
+    assert module._slice_ends(130) == [65, 130]
+    assert module._slice_ends(10_000) == [2500, 5000, 7500, 10_000]
 
 
 def test_blockwise_memory_grows_with_length_not_its_square():

@@ -63,6 +63,15 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch, arguments, code, m
     assert err.count("\n") == 1
 
 
+def test_ctrl_c_before_training_began_is_no_traceback(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", stop)
+    assert main([]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_run_says_where_it_is_and_how_it_ended(capsys, tmp_path, monkeypatch, config_file):
     monkeypatch.chdir(tmp_path)
     path = config_file("train.steps=2")

@@ -21,6 +21,11 @@ def test_sizes_left_open_are_taken_from_the_data():
     assert with_sizes(dataclasses.replace(given.model, vocab_size=None), 99, 7).vocab_size == 99
 
 
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.vocab_size: 256 is less than the 257 tokens of the tokenizer"):
+        load_config([], ["data.tokenizer=byte", "model.vocab_size=256"])
+
+
 def test_layers_files_and_overrides(tmp_path):
     (tmp_path / "a.yaml").write_text("seed: 1\ntrain: {steps: 5, learning_rate: 1e-4}\n")
     (tmp_path / "b.yaml").write_text("train: {steps: 6}\nmodel: {position: alibi}\n")
@@ -48,6 +53,7 @@ def test_tokens_of_a_run():
         ("train.steps=1.5", "train.steps: expected a whole number, got 1.5"),
         ("seed=-1", "configuration: seed must not be negative"),
         ("threads=0", "threads at least 1"),
+        ("seed=4294967296", "seed must be below 2^32, got 4294967296"),
         ("schema_version=7", "schema_version 7 is not 1, the one this jaxgpt reads"),
         ("train.optimizer=adam", "train.optimizer.type: no optimizer is called 'adam'; did you mean 'adamw'"),
         ("train.schedule=cosin", "train.schedule.type: no schedule is called 'cosin'; did you mean 'cosine'"),

@@ -4,6 +4,7 @@ Shapes: B rows, T tokens, V vocabulary.
 """
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -42,8 +43,13 @@ def state():
     return jax.jit(lambda: init_state(CONFIG, SGD, seed=0))()
 
 
-def step(state, batch, optimizer=SGD, seed=0, packed=False, accumulation=1):
-    return jax.jit(make_train_step(optimizer, seed=seed, packed=packed, accumulation=accumulation))(state, batch)
+@functools.cache
+def train_step(seed=0, packed=False, accumulation=1):
+    return jax.jit(make_train_step(SGD, seed=seed, packed=packed, accumulation=accumulation))
+
+
+def step(state, batch, **options):
+    return train_step(**options)(state, batch)
 
 
 def leaves(state):
@@ -114,10 +120,16 @@ def test_the_same_seed_starts_the_same_whatever_a_variant_adds(state):
     assert not np.allclose(moved.model.embedding[...], state.model.embedding[...])
 
 
-def test_dropout_depends_on_seed_and_step_alone():
+def with_dropout(state):
+    """The same numbers in a model that drops."""
     dropping = dataclasses.replace(CONFIG, residual_dropout=0.5)
-    state = jax.jit(lambda: init_state(dropping, SGD, seed=0))()
-    train = jax.jit(make_train_step(SGD, seed=0, packed=False))
+    like = jax.eval_shape(lambda: init_state(dropping, SGD, seed=0))
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(state))
+
+
+def test_dropout_depends_on_seed_and_step_alone(state):
+    state = with_dropout(state)
+    train = train_step()
 
     def loss(train, state):
         return float(train(state, batch())[1]["loss"])
@@ -125,13 +137,12 @@ def test_dropout_depends_on_seed_and_step_alone():
     first, again = loss(train, state), loss(train, state)
     assert first == again
     assert loss(train, dataclasses.replace(state, step=jnp.int32(1))) != first
-    assert loss(jax.jit(make_train_step(SGD, seed=1, packed=False)), state) != first
+    assert loss(train_step(seed=1), state) != first
 
 
-def test_parts_of_a_batch_drop_other_elements():
+def test_parts_of_a_batch_drop_other_elements(state):
     """Two equal halves give one loss each; the same dropout in both would make their mean the first's."""
-    dropping = dataclasses.replace(CONFIG, residual_dropout=0.5)
-    state = jax.jit(lambda: init_state(dropping, SGD, seed=0))()
+    state = with_dropout(state)
     data = batch("ones")
     half = {name: array[:2] for name, array in data.items()}
     twice = {name: np.concatenate([array[:2], array[:2]]) for name, array in data.items()}

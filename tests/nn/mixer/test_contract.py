@@ -1,5 +1,6 @@
 """What every token mixer must hold to; kinds are found by name."""
 
+import functools
 import re
 
 import jax
@@ -27,6 +28,7 @@ def dims(bias=False):
     )
 
 
+@functools.cache
 def make(kind, bias=False, seed=0):
     return jax.jit(lambda: KINDS[kind]().make(dims(bias), jax.random.key(seed)))()
 
