@@ -144,11 +144,27 @@ def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, Any]]:
 def override(raw: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """`raw` with every (dotted path, value) merged in, in order. Paths are checked when the result is decoded."""
     merged = dict(raw)
+    done: list[str] = []
     for path, value in pairs:
+        _refuse_forgetting(merged, path, value, done)
+        done.append(path)
         for part in reversed(path.split(".")):
             value = {part: value}
         merged = merge(_open_shorthand(merged, value), value)
     return merged
+
+
+def _refuse_forgetting(raw: Any, path: str, value: Any, done: Iterable[str]) -> None:
+    """Raise ConfigError where another `type` would drop what an earlier override set below it."""
+    above, dot, last = path.rpartition(".")
+    if last != "type" or not dot:
+        return
+    for part in above.split("."):
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+    before = raw.get("type") if isinstance(raw, Mapping) else None
+    lost = [earlier for earlier in done if earlier.startswith(f"{above}.") and earlier != path]
+    if before not in (None, value) and lost:
+        raise ConfigError(f"--set {path}={value} drops {lost[0]}, set before it; give the type first")
 
 
 def _open_shorthand(raw: Any, over: Any) -> Any:

@@ -319,7 +319,6 @@ def test_an_override_whose_value_is_no_yaml():
             ["model.position.type=alibi", "model.position.type=rope", "model.position.scaling=linear"],
             RopeConfig(scaling=LinearConfig()),
         ),
-        (["model.position.theta=500", "model.position.type=alibi"], AlibiConfig()),
         (["model.position.scaling.type=yarn", "model.position.scaling=null"], RopeConfig()),
         (["model.position={type: rope, theta: 7}"], RopeConfig(theta=7.0)),
     ],
@@ -339,6 +338,13 @@ def test_overrides_of_variants_by_layer_kind():
             load_config([], [*pattern, f"model.position={text}", "model.position=alibi"]).model.position
             == AlibiConfig()
         )
+
+
+def test_another_type_may_not_drop_what_was_set():
+    with pytest.raises(ConfigError, match=r"model.position.type=alibi drops model.position.theta, set before it"):
+        load_config([], ["model.position.theta=500", "model.position.type=alibi"])
+    same = load_config([], ["model.position.theta=500", "model.position.type=rope"])
+    assert same.model.position == RopeConfig(theta=500.0)
 
 
 def test_an_override_of_a_key_that_does_not_exist():

@@ -6,6 +6,7 @@ float32 [B, T]. `segment` numbers the documents of a row (0 is padding); the los
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,10 @@ def batches(
 
     rows = make_rows(split, sequence_length, packing)
     _require_rows(len(rows), batch_size, split, sequence_length, packing)
-    dataset = grain.MapDataset.range(len(rows)).shuffle(seed=seed).repeat(epochs).batch(batch_size, drop_remainder=True)
+    # Grain shuffles epoch e with seed + e: seeds one apart would share their epochs, were they not spread first.
+    spread = zlib.crc32(f"batches {seed}".encode())
+    order = grain.MapDataset.range(len(rows)).shuffle(seed=spread).repeat(epochs)
+    dataset = order.batch(batch_size, drop_remainder=True)
     # Numbers are shuffled and batched, then a whole batch is cut from the file at once. One thread is the fastest, for
     # there is nothing to wait for.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
