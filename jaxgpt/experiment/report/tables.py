@@ -120,8 +120,8 @@ def gates(report: Report) -> Table:
     note = (
         f"Loss with context L/4 less that with L = {length}, same targets ({FIXED_TARGET}), nats per token: at least "
         "0.02 with its interval above zero, or a verdict on the model would say nothing about its use of context. "
-        "Where all of the shortest context is scored, part of the drop is its early tokens'; a counting baseline, which "
-        "sees a few tokens, shows how much. A model that passes by no more is not known to use longer context."
+        "Where all of the shortest context is scored, part of the drop is its early tokens'; a counting baseline "
+        "shows how much. A model that passes by no more than that is not known to use longer context."
     )
     return Table("Context gate", ["variant", "nll(L/4) - nll(L)", "gate", "why unknown"], rows, note)
 
