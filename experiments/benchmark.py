@@ -124,7 +124,7 @@ class JaxTrainer:
 
 def torch_trainer(size: Size, batch: dict[str, np.ndarray], parameters: dict[str, np.ndarray], threads: int):
     """The same model with the same weights in PyTorch: (its loss, its step)."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from benchmark_torch import TorchDecoder, TorchTrainer
 
     torch.set_num_threads(threads)

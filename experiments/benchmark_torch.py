@@ -4,6 +4,9 @@ PyTorch makes it on a CPU (one matrix product for queries, keys and values, its 
 Shapes: B batch, T tokens, D width, N heads, H head width.
 """
 
+# pyright: reportMissingImports=false
+# (torch comes with the extra `bench` only)
+
 from __future__ import annotations
 
 from collections.abc import Mapping
