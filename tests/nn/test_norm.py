@@ -8,7 +8,7 @@ import pytest
 from jaxgpt import registry
 from jaxgpt.config import decode, encode
 from jaxgpt.errors import ConfigError
-from jaxgpt.nn.norm import LayerNormConfig, NormConfig, RMSNormConfig
+from jaxgpt.nn.norm import LayerNormConfig, Norm, NormConfig, RMSNormConfig
 
 WIDTH = 16
 KINDS = registry.kinds(NormConfig)
@@ -106,3 +106,10 @@ def test_rms_norm_is_its_equation():
     wanted = x64 / np.sqrt((x64**2).mean(-1, keepdims=True) + RMSNormConfig().epsilon)
     np.testing.assert_allclose(run(norm, x), wanted * np.asarray(norm.scale[...]), rtol=1e-4)
     assert len(jax.tree.leaves(RMSNormConfig().make(WIDTH, bias=True))) == 1
+
+
+def test_a_kind_that_lacks_a_method_says_so():
+    with pytest.raises(TypeError, match=r"NormConfig must define make\(\)"):
+        NormConfig().make(WIDTH, bias=True)
+    with pytest.raises(AssertionError, match="every norm defines __call__"):
+        Norm()(jnp.ones(2))

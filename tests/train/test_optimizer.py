@@ -126,3 +126,8 @@ def test_every_kind_moves_against_the_gradient_and_names_its_paper(kind):
 def test_mistakes_are_named(wrong, message):
     with pytest.raises(ConfigError, match=message):
         decode(OptimizerConfig, {"type": "adamw", **wrong}, "optimizer")
+
+
+def test_a_kind_that_lacks_a_method_says_so():
+    with pytest.raises(TypeError, match=r"OptimizerConfig must define make\(\)"):
+        OptimizerConfig().make(rate)

@@ -178,3 +178,10 @@ def test_gated_width_is_rounded_up():
 @pytest.mark.parametrize(("given", "wanted"), [(None, 512), (100, 100)])
 def test_hidden_width(given, wanted):
     assert hidden_width(given, 4.0, 128, 1) == wanted
+
+
+def test_a_kind_that_lacks_a_method_says_so():
+    with pytest.raises(TypeError, match=r"FeedForwardConfig must define make\(\)"):
+        FeedForwardConfig().make(dims(), jax.random.key(0))
+    with pytest.raises(TypeError, match=r"FeedForwardConfig must define flops_per_token\(\)"):
+        FeedForwardConfig().flops_per_token(WIDTH)
