@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["NPROC"] = "1"  # the size of XLA's thread pool, which training in this process asks for
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background job: tests send it and mean it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 
