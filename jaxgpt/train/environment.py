@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax._src import xla_bridge
 
+from jaxgpt.data.cache import cache_directory
+
 PACKAGES = ("jaxgpt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
 
 
@@ -28,14 +30,9 @@ def prepare_jax(threads: int) -> None:
             f"threads={threads}: set NPROC={threads} in the environment, or start training in a process of its own"
         )
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_home() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def cache_home() -> Path:
-    """Where things that can be made again are kept: $JAXGPT_CACHE, or ~/.cache/jaxgpt."""
-    return Path(os.environ.get("JAXGPT_CACHE") or Path.home() / ".cache" / "jaxgpt")
 
 
 def describe_environment() -> dict[str, Any]:

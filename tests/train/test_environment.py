@@ -4,16 +4,17 @@ from pathlib import Path
 import jax
 import pytest
 
+from jaxgpt.data.cache import cache_directory
 from jaxgpt.train import environment
-from jaxgpt.train.environment import cache_home, describe_environment, prepare_jax
+from jaxgpt.train.environment import describe_environment, prepare_jax
 
 
 def test_cache_home_is_the_variable_or_below_home(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXGPT_CACHE", str(tmp_path))
-    assert cache_home() == tmp_path
+    assert cache_directory() == tmp_path
     for nothing in ("", None):
         monkeypatch.setenv("JAXGPT_CACHE", "") if nothing == "" else monkeypatch.delenv("JAXGPT_CACHE")
-        assert cache_home() == Path.home() / ".cache" / "jaxgpt"
+        assert cache_directory() == Path.home() / ".cache" / "jaxgpt"
 
 
 def test_another_pool_than_the_one_that_runs_is_refused(monkeypatch):
