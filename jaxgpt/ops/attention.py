@@ -20,7 +20,9 @@ from jax import Array
 MASKED = -1e30  # finite: a padded row sees nothing and must not become NaN
 BLOCK = 256  # tokens per block of the blockwise implementation
 DENSE_UP_TO = 1024  # keys up to which scores of the whole length are cheaper than blocks (measured on CPU)
-CACHE_BYTES = 2**20  # float32 scores that stay in a core's cache with what is computed from them (measured on CPU)
+PIECES = 4  # independent parts of a batch, for cores to work on side by side (on CPU; 2 to 8 are alike)
+PIECE_BYTES = 2**20  # float32 scores of a batch up to which it stays in one piece
+GROUP_BYTES = 2**23  # float32 scores of a piece beyond which its sequences go one group after the other
 CAUSAL_BLOCK = 64  # queries per slice of causal attention, at least; no more than CAUSAL_SLICES of them
 CAUSAL_SLICES = 4
 
@@ -122,47 +124,63 @@ def _heads_last(out_BKGTH: Array, like: Array) -> Array:
 def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, causal=False) -> Array:
     """All scores of a sequence at once, heads first.
 
-    CPUs are slow where scores leave the cache, so there sequences go through in groups whose scores fit, and the
-    backward pass computes scores again instead of reading them back. Causal scores are cut into a few slices of
-    queries, each with the keys up to its end. What all sequences share of mask and bias is computed once.
+    CPUs want three things more. The batch is cut into a few pieces that do not depend on each other, so that cores need
+    not wait for each other after every operation; long sequences of a piece go one group after the other, with scores
+    computed again in the backward pass; causal scores are cut into slices of queries, each with the keys up to its
+    end. What all sequences share of mask and bias is computed once.
     """
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH)
     batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
-    if jax.default_backend() != "cpu" or dropout is not None:
-        rows, ends = batch, [queries]
-    else:
-        rows = _rows(batch, q_BTNH.shape[2] * queries * keys * 4)
-        ends = _slice_ends(queries) if causal and queries == keys else [queries]
-    slices = list(zip([0, *ends], ends, strict=False))
+    whole = jax.default_backend() != "cpu" or dropout is not None
+    ends = _slice_ends(queries) if causal and queries == keys and not whole else [queries]
+    starts = [0, *ends[:-1]]
+    seen = ends if causal else [keys]  # how many keys each slice of queries sees
 
     def masks_and_biases(q_where, k_where) -> list[tuple[Array, Array | None]]:
-        found = []
-        for start, end in slices:
-            pair = _cut(q_where, start, end), _cut(k_where, 0, end if causal else keys)
-            found.append((mask(*pair), None if bias is None else bias(*pair)))
-        return found
-
-    def attend(q, k, v, added) -> Array:
-        parts = []
-        for (start, end), (visible, bias_here) in zip(slices, added, strict=True):
-            seen = slice(0, end if causal else keys)
-            parts.append(_attend(q[:, :, :, start:end], k[:, :, seen], v[:, :, seen], visible, bias_here, dropout))
-        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
+        pairs = [
+            (_cut(q_where, start, end), _cut(k_where, 0, count))
+            for start, end, count in zip(starts, ends, seen, strict=True)
+        ]
+        return [(mask(*pair), None if bias is None else bias(*pair)) for pair in pairs]
 
     shared = all(leaf.shape[0] == 1 for leaf in jax.tree.leaves((q_where, k_where)))
-    if rows == batch:
-        out = attend(q, k, v, masks_and_biases(q_where, k_where))
-    else:
-        added = masks_and_biases(q_where, k_where) if shared else None
-        where = None if shared else jax.tree.map(lambda x: _every_row(x, batch), (q_where, k_where))
+    added = masks_and_biases(q_where, k_where) if shared else None
+    where = None if shared else jax.tree.map(lambda x: _every_row(x, batch), (q_where, k_where))
 
-        def group(parts):
-            q, k, v, where = parts
-            return attend(q, k, v, masks_and_biases(*where) if added is None else added)
+    def attend(sequences) -> Array:
+        q, k, v, where = sequences
+        parts = []
+        for start, end, count, pair in zip(starts, ends, seen, added or masks_and_biases(*where), strict=True):
+            parts.append(_attend(q[:, :, :, start:end], k[:, :, :count], v[:, :, :count], *pair, dropout))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
 
-        groups = jax.tree.map(lambda x: x.reshape(-1, rows, *x.shape[1:]), (q, k, v, where))
-        out = jax.lax.map(jax.checkpoint(group, prevent_cse=False), groups).reshape(q.shape)
+    sequences = q, k, v, where
+    out = attend(sequences) if whole else _in_pieces(attend, sequences, q_BTNH.shape[2] * queries * keys * 4)
     return _heads_last(out, q_BTNH)
+
+
+def _in_pieces(attend: Callable[[Any], Array], sequences: Any, bytes_each: int) -> Array:
+    """`attend` of a batch of `sequences` (a pytree of [B, ...]) whose scores take `bytes_each`, piece by piece."""
+    batch = len(jax.tree.leaves(sequences)[0])
+    pieces = min(PIECES, batch) if batch * bytes_each > PIECE_BYTES else 1
+    ends = [batch * (i + 1) // pieces for i in range(pieces)]
+    out = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        piece = jax.tree.map(lambda x, start=start, end=end: x[start:end], sequences)
+        rows = _group_rows(end - start, bytes_each)
+        if rows == end - start:
+            out.append(attend(piece))
+        else:
+            groups = jax.tree.map(lambda x, rows=rows: x.reshape(-1, rows, *x.shape[1:]), piece)
+            done = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), groups)
+            out.append(done.reshape(end - start, *done.shape[2:]))
+    return out[0] if pieces == 1 else jnp.concatenate(out)
+
+
+def _group_rows(count: int, bytes_each: int) -> int:
+    """How many of `count` sequences to take at once: the largest divisor whose scores fit, at least 1."""
+    fitting = max(1, GROUP_BYTES // bytes_each)
+    return max(rows for rows in range(1, min(count, fitting) + 1) if count % rows == 0)
 
 
 def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout) -> Array:
@@ -172,12 +190,6 @@ def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout) -> Array:
     top = jax.lax.stop_gradient(scores).max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - top)
     return _values(_keep(weights, dropout), v_BKSH) / weights.sum(axis=-1, keepdims=True)
-
-
-def _rows(batch: int, bytes_per_row: int) -> int:
-    """How many sequences to take at once: the largest divisor of `batch` whose scores fit the cache, at least 1."""
-    fitting = max(1, CACHE_BYTES // bytes_per_row)
-    return max(rows for rows in range(1, min(batch, fitting) + 1) if batch % rows == 0)
 
 
 def _slice_ends(queries: int) -> list[int]:

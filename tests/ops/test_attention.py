@@ -21,12 +21,14 @@ FORMS = {"naive": naive, "dense": dense, "blockwise": small_blocks}
 each = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
-@pytest.fixture(params=["dense", "dense in pieces", "blockwise"])
+@pytest.fixture(params=["dense", "dense in pieces", "dense in groups", "blockwise"])
 def fast(request, monkeypatch):
-    """What must equal the naive form; `in pieces`: one sequence at a time, in four causal slices of queries."""
-    if request.param != "dense in pieces":
+    """What must equal the naive form; `pieces` and `groups` are one sequence each, in causal slices of queries."""
+    if request.param in FORMS:
         return FORMS[request.param]
-    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    if request.param == "dense in pieces":
+        monkeypatch.setattr(module, "PIECE_BYTES", 1)
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
     monkeypatch.setattr(module, "CAUSAL_BLOCK", 5)
     return functools.partial(dense, causal=True)
 
@@ -188,9 +190,17 @@ def test_length_decides_which_form_runs(monkeypatch):
     assert ran == ["dense", "blockwise", "dense", "blockwise", "naive"]
 
 
+def test_pieces_may_differ_in_size(monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BYTES", 1)
+    q, k, v = (draw(seed, 6, 8, N, H) for seed in range(3))
+    where = Positions.of(jnp.zeros((6, 8)))
+    arguments = q, k, v, where, where, Mask()
+    np.testing.assert_allclose(dense(*arguments, causal=True), naive(*arguments), atol=1e-5)
+
+
 def test_sequences_go_through_in_equal_groups_that_fit(monkeypatch):
-    monkeypatch.setattr(module, "CACHE_BYTES", 100)
-    assert [module._rows(12, size) for size in (1, 10, 20, 25, 100, 1000)] == [12, 6, 4, 4, 1, 1]
+    monkeypatch.setattr(module, "GROUP_BYTES", 100)
+    assert [module._group_rows(12, size) for size in (1, 10, 20, 25, 100, 1000)] == [12, 6, 4, 4, 1, 1]
     assert module._slice_ends(63) == [63]
     assert module._slice_ends(130) == [65, 130]
     assert module._slice_ends(10_000) == [2500, 5000, 7500, 10_000]
