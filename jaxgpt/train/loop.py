@@ -18,7 +18,7 @@ import optax
 from jaxgpt.data.dataset import Dataset, prepare
 from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
-from jaxgpt.errors import Interrupted, TrainingError, UserError
+from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
 from jaxgpt.files import write_json
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
@@ -46,18 +46,20 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     directory = Path(directory)
     prepare_jax(config.threads)
     open_folder(directory, config)
-    dataset = prepare(config.data)
-    keep_tokenizer(directory, dataset)
-    write_json(directory / "environment.json", describe_environment())
-    loop = _Loop(config, directory, dataset)
+    loop = None
     try:
+        dataset = prepare(config.data)
+        keep_tokenizer(directory, dataset)
+        write_json(directory / "environment.json", describe_environment())
+        loop = _Loop(config, directory, dataset)
         return loop.run()
     except UserError as error:
         state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        write_status(directory, state, loop.done, config.train.steps, str(error))
+        write_status(directory, state, loop.done if loop else 0, config.train.steps, str(error))
         raise
     finally:
-        loop.close()
+        if loop:
+            loop.close()
 
 
 def keep_tokenizer(directory: Path, dataset: Dataset) -> None:
@@ -102,6 +104,11 @@ class _Loop:
             return jax.jit(self.init)()
         state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
+        if extra["config"] != self.config.hash:
+            raise CheckpointError(
+                f"{self.checkpoints.directory}: was saved by a run of another configuration ({extra['config']}, this "
+                f"one is {self.config.hash}); remove the folder to train from the start"
+            )
         self.iterator.set_state(extra["iterator"])
         return state
 

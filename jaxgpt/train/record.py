@@ -103,9 +103,3 @@ class TrainingProgress:
         self._progress.update(self._task, completed=step, note=note)
         if not self._live:
             print(f"{self._name}: step {step}/{self._steps}  {note}", file=sys.stderr, flush=True)
-
-    def say(self, text: str) -> None:
-        if self._live:
-            self._progress.console.print(text)
-        else:
-            print(text, file=sys.stderr, flush=True)

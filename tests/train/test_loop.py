@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import threading
@@ -247,17 +248,27 @@ def test_other_data_in_the_folder_is_refused(tiny, tmp_path, corpus):
         train(config, run)
 
 
+def test_a_checkpoint_of_another_configuration_is_refused(finished, tiny, tmp_path):
+    """Copied by hand, say: its schedule and model are another run's."""
+    _, directory, _ = finished
+    shutil.copytree(directory / "checkpoints", tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"was saved by a run of another configuration"):
+        train(tiny("train.steps=20"), tmp_path / "run")
+
+
 def test_a_folder_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"file/run: the run folder cannot be written"):
         train(tiny(), tmp_path / "file" / "run")
 
 
-def test_too_little_text_says_how_much_is_needed(tiny, tmp_path):
-    with pytest.raises(
-        DataError, match=r"train has \d+ tokens, needs 65537 for a batch of 4096 sequences of 16 tokens"
-    ):
+def test_too_little_text_says_how_much_is_needed(tiny, tmp_path, read_status):
+    wanted = r"train has \d+ tokens, needs 65537 for a batch of 4096 sequences of 16 tokens"
+    with pytest.raises(DataError, match=wanted):
         train(tiny("train.batch_size=4096"), tmp_path / "run")
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "failed"
+    assert re.search(wanted, status["message"])
 
 
 # -------------------------------------------------------------------------------------------------------------- signals
