@@ -8,6 +8,10 @@ The tests are one-sided t tests over seeds. The headline claims form one family:
 once for `supported` and once for `contradicted`, so that the chance of any false `supported` among them is at most the
 level, and likewise of any false `contradicted`. The other claims are tested at the plain level. Intervals are
 two-sided, 95%, unadjusted.
+
+Seeds may be added after verdicts were seen, but not judged by the same test: whoever stops when the answer pleases
+finds one sooner or later. From the second look on the always-valid test and interval take their place
+(`statistics.ALWAYS_VALID`), whose errors are bounded over all looks together.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from jaxgpt.experiment.contrasts import (
     show_interval,
 )
 from jaxgpt.experiment.results import MissingResult, Results
-from jaxgpt.experiment.statistics import LEVEL, Interval
+from jaxgpt.experiment.statistics import LEVEL, T_TEST, Interval, Method
 from jaxgpt.files import write_atomic
 
 __all__ = [
@@ -229,7 +233,12 @@ class _Case:
 
 
 def evaluate_claims(
-    claims: Sequence[Claim], results: Results, *, level: float = LEVEL, minimum_seeds: int = MINIMUM_SEEDS
+    claims: Sequence[Claim],
+    results: Results,
+    *,
+    level: float = LEVEL,
+    minimum_seeds: int = MINIMUM_SEEDS,
+    method: Method = T_TEST,
 ) -> list[Verdict]:
     """The verdict on every claim, in the order given. What is missing makes a claim `not resolved`, never an error.
 
@@ -240,6 +249,7 @@ def evaluate_claims(
       results: measurements of all seeds.
       level: of a one-sided test, and of the family of headline claims.
       minimum_seeds: fewer judge nothing; at least 2.
+      method: interval and test over seeds.
 
     Raises:
       ValueError: two claims of the same name, or `minimum_seeds` below 2.
@@ -249,16 +259,16 @@ def evaluate_claims(
         raise ValueError(f"two claims have the same name: {sorted({name for name in names if names.count(name) > 1})}")
     if minimum_seeds < 2:
         raise ValueError("a verdict never comes from one seed")
-    cases = [_case(claim, results, minimum_seeds) for claim in claims]
+    cases = [_case(claim, results, minimum_seeds, method) for claim in claims]
     support = _adjust(cases, "p_support")
     contradict = _adjust(cases, "p_contradict")
     family = sum(claim.headline for claim in claims)
     return [_verdict(case, support[case.claim.name], contradict[case.claim.name], level, family) for case in cases]
 
 
-def _case(claim: Claim, results: Results, minimum_seeds: int) -> _Case:
+def _case(claim: Claim, results: Results, minimum_seeds: int, method: Method) -> _Case:
     try:
-        found = claim.test.assess(results)
+        found = claim.test.assess(results, method)
         gate, why = _gate(claim, results) if claim.judged else ("none", "")
     except MissingResult as error:
         return _Case(claim, None, "unknown", str(error))
@@ -293,7 +303,7 @@ def _verdict(case: _Case, support: float, contradict: float, level: float, famil
         claim=claim.name,
         rule=claim.rule,
         verdict=outcome,
-        reason=_reason(case, outcome, p_value, family),
+        reason=_reason(case, outcome, p_value, family, level),
         estimate=interval.mean if found else None,
         low=interval.low,
         high=interval.high,
@@ -308,12 +318,14 @@ def _verdict(case: _Case, support: float, contradict: float, level: float, famil
     )
 
 
-def _reason(case: _Case, outcome: Outcome, p_value: float | None, family: int) -> str:
+def _reason(case: _Case, outcome: Outcome, p_value: float | None, family: int, level: float) -> str:
     if case.found is None or (case.obstacle and outcome != "shown"):
         return case.obstacle
     pieces = [str(part) for part in case.found.parts]
     if outcome == "not resolved":
-        pieces = [_unresolved(part) for part in case.found.parts]
+        # The first of a family to be resolved is tested at this share of the level, each part at its share of that.
+        share = level / family if case.claim.headline else level
+        pieces = [_unresolved(part, share / part.tests) for part in case.found.parts]
     if p_value is not None:
         adjusted = f" after Holm over {family} headline claims" if case.claim.headline and family > 1 else ""
         pieces.append(f"p {_p(p_value)}{adjusted}")
@@ -325,22 +337,25 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
 
 
-def _unresolved(part: Part) -> str:
+def _unresolved(part: Part, level: float) -> str:
     """What keeps a part from being resolved, and what so many seeds of such spread would have resolved."""
     interval, bound = part.interval, part.bound
     assert bound is not None
-    assert interval.low is not None
-    assert interval.high is not None
-    power = f"; {interval.count} seeds resolve {_distance(part)}" if part.resolvable else ""
+    if interval.low is None or interval.high is None:
+        return f"{part}: {interval.count} seeds exclude nothing"
     if interval.low <= bound <= interval.high:
-        return f"{part}: the interval crosses the bound {bound:g}{power}"
+        return f"{part}: the interval crosses the bound {bound:g}{_power(part, level)}"
     near = (interval.mean <= bound) == (part.side == "<=")
     return f"{part}: the interval lies on the {'near' if near else 'far'} side of the bound {bound:g}"
 
 
-def _distance(part: Part) -> str:
-    """The effect resolved with 80% power, in the words of the scale."""
-    distance = part.resolvable or 0.0
+def _power(part: Part, level: float) -> str:
+    """The effect that a t test over so many seeds finds with 80% power, in the words of the scale."""
+    distance = statistics.resolvable(part.interval, level)
+    if not distance:
+        return ""
+    seeds = f"; {part.interval.count} seeds resolve"
     if part.scale == "ratio":
-        return f"a factor of {math.exp(min(distance, 700.0)):.3g} from the bound (power 80%)"
-    return f"a distance of {distance:.2g} from the bound (power 80%)"
+        return f"{seeds} a factor of {math.exp(min(distance, 700.0)):.3g} from the bound (power 80%)"
+    unit = part.unit.partition("/")[0]  # nats/token: a difference of nats
+    return f"{seeds} a difference of {distance:.2g} {unit} from the bound (power 80%)".replace("  ", " ")

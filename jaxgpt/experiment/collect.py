@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.errors import UserError
+from jaxgpt.experiment import looks
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import Results, Row, Timing
@@ -79,19 +80,20 @@ def make_report(plan: Plan, command: str) -> Report:
     from jaxgpt.experiment.report import Report
 
     results = results_of(plan)
+    seen = looks.record(plan, results)
     notes = [f"{run.name} is not finished: {run.folder.state()}" for run in plan.runs if not run.is_finished()]
     return Report(
         experiment=plan.experiment.name,
         title=plan.experiment.summary,
         results=results,
-        verdicts=evaluate_claims(plan.experiment.claims, results),
+        verdicts=evaluate_claims(plan.experiment.claims, results, method=looks.method(seen)),
         curves=curves(plan),
         timings=timings(plan),
         runs=_run_table(plan),
         facts=_facts(plan),
         labels={one.name: one.label for one in plan.experiment.variants if one.label},
         command=command,
-        notes=notes,
+        notes=[*looks.note(seen), *notes],
     )
 
 

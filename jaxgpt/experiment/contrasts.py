@@ -20,9 +20,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal
 
-from jaxgpt.experiment import statistics
 from jaxgpt.experiment.results import MissingResult, Results
-from jaxgpt.experiment.statistics import Interval
+from jaxgpt.experiment.statistics import T_TEST, Interval, Method
 
 FIXED_TARGET = "fixed_target_nll"
 NON_OVERLAPPING = "non_overlapping_nll"
@@ -136,7 +135,7 @@ class Part:
     """One bound held against the data, or a contrast merely shown (`bound` and `side` None).
 
     `text` names the contrast. `interval` is in readable numbers (ratios, or differences in `unit`), `bound` likewise;
-    `resolvable` and `per_seed` are on the linear (log) scale.
+    `per_seed` is on the linear (log) scale. `tests` is how many parts share the level of the test.
     """
 
     text: str
@@ -147,9 +146,9 @@ class Part:
     interval: Interval
     p_support: float
     p_contradict: float
-    resolvable: float | None
     per_seed: Mapping[int, float]
     notes: tuple[str, ...] = ()
+    tests: int = 1
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
@@ -197,12 +196,12 @@ class Bound:
         unit = " nats" if self.contrast.scale == "difference" and self.contrast.text.startswith("nll") else ""
         return f"{self.contrast.text} {self.side} {self.bound:g}{unit}"
 
-    def assess(self, results: Results) -> Assessment:
+    def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
         """Raises MissingResult where the data lack what the contrast needs."""
         linear = math.log(self.bound) if self.contrast.scale == "ratio" else self.bound
         values, notes = self.contrast.per_seed(results)
-        interval = statistics.t_interval(list(values.values()))
-        below, above = statistics.p_below(interval, linear), statistics.p_above(interval, linear)
+        interval = method.interval(list(values.values()))
+        below, above = method.p_below(interval, linear), method.p_above(interval, linear)
         support, contradict = (below, above) if self.side == "<=" else (above, below)
         part = _part(self.contrast, results, interval, values, notes)
         part = dataclasses.replace(part, bound=self.bound, side=self.side, p_support=support, p_contradict=contradict)
@@ -218,10 +217,10 @@ class Shown:
     def __str__(self) -> str:
         return f"{self.contrast.text}, shown and not judged"
 
-    def assess(self, results: Results) -> Assessment:
+    def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
         """Raises MissingResult where the data lack what the contrast needs."""
         values, notes = self.contrast.per_seed(results)
-        part = _part(self.contrast, results, statistics.t_interval(list(values.values())), values, notes)
+        part = _part(self.contrast, results, method.interval(list(values.values())), values, notes)
         return Assessment(1.0, 1.0, (part,), part)
 
 
@@ -237,14 +236,14 @@ class AllOf:
     def __str__(self) -> str:
         return " and ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
 
-    def assess(self, results: Results) -> Assessment:
+    def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
         """Raises MissingResult where the data lack what a part needs."""
-        found = [part.assess(results) for part in self.parts]
+        found = [part.assess(results, method) for part in self.parts]
         weakest = max(found, key=lambda one: (one.p_support, -one.p_contradict))
         return Assessment(
             _share(found, max(one.p_support for one in found)),
             _share(found, min(one.p_contradict for one in found)),
-            tuple(part for one in found for part in one.parts),
+            _sharing(found),
             weakest.deciding,
         )
 
@@ -261,14 +260,14 @@ class AnyOf:
     def __str__(self) -> str:
         return " or ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)
 
-    def assess(self, results: Results) -> Assessment:
+    def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
         """Raises MissingResult where the data lack what a part needs."""
-        found = [part.assess(results) for part in self.parts]
+        found = [part.assess(results, method) for part in self.parts]
         strongest = min(found, key=lambda one: (one.p_support, -one.p_contradict))
         return Assessment(
             _share(found, min(one.p_support for one in found)),
             _share(found, max(one.p_contradict for one in found)),
-            tuple(part for one in found for part in one.parts),
+            _sharing(found),
             strongest.deciding,
         )
 
@@ -279,6 +278,11 @@ Test = Bound | Shown | AllOf | AnyOf
 def _share(found: list[Assessment], p_value: float) -> float:
     """Testing k parts at 1/k of the level is the same as testing k times the p-value at the level."""
     return min(1.0, len(found) * p_value)
+
+
+def _sharing(found: list[Assessment]) -> tuple[Part, ...]:
+    """All parts, each told how many share the level with it."""
+    return tuple(dataclasses.replace(part, tests=part.tests * len(found)) for one in found for part in one.parts)
 
 
 def _part(
@@ -294,7 +298,6 @@ def _part(
         interval=readable,
         p_support=1.0,
         p_contradict=1.0,
-        resolvable=statistics.resolvable(linear),
         per_seed=values,
         notes=notes,
     )

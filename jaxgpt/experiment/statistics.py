@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy.optimize
@@ -22,6 +22,10 @@ CONFIDENCE = 0.95
 
 LEVEL = 0.05
 """Level of a one-sided test, or of a family of them."""
+
+EFFECT_SCALE = 5.0
+"""Standard deviation of the effects, in standard deviations between seeds, that the always-valid test weighs by. It
+costs power, never validity: 5 makes the interval narrowest for three to five seeds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +85,76 @@ def p_below(interval: Interval, bound: float) -> float:
     return float(scipy.special.stdtr(interval.count - 1, (interval.mean - bound) / interval.error))
 
 
-def p_above(interval: Interval, bound: float) -> float:
-    """One-sided p-value of `true mean <= bound`, the mirror image of `p_below`."""
-    mirrored = dataclasses.replace(interval, mean=-interval.mean)
-    return p_below(mirrored, -bound)
+# -------------------------------------------------------------------------------------------------------- always valid
+
+
+def log_e_value(interval: Interval, bound: float) -> float:
+    """Logarithm of the evidence against `true mean = bound`, however often it was looked at while seeds were added.
+
+    The Bayes factor of the t test with an effect drawn from N(0, g), g = EFFECT_SCALE^2, against no effect:
+
+        E = (1 + n g)^(-1/2) [(1 + t^2/v) / (1 + t^2 / (v (1 + n g)))]^((v + 1) / 2),   v = n - 1
+
+    Whatever the spread between seeds, its expectation is 1 at the bound at every stopping time, so 1/E is a p-value
+    that stays one under optional continuation (Lai 1976; Grunwald, de Heide & Koolen 2019, arXiv:1906.07801; Wang &
+    Ramdas 2023, arXiv:2310.03722). Needs two seeds and a spread.
+    """
+    assert interval.error, "one seed, or equal values, have no t statistic"
+    freedom, growth = interval.count - 1, 1 + interval.count * EFFECT_SCALE**2
+    ratio = ((interval.mean - bound) / interval.error) ** 2 / freedom
+    return -0.5 * math.log(growth) + (freedom + 1) / 2 * (math.log1p(ratio) - math.log1p(ratio / growth))
+
+
+def always_valid_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """The means whose E stays below 1 / (1 - confidence): with this probability it holds the true mean at every number
+    of seeds at once, so seeds may be added until the answer is clear. Two and a half times as wide as the t interval
+    at three seeds, twice at five. None as bounds where nothing is excluded (one or two seeds).
+
+    Raises:
+      ValueError: no values, or one that is not finite.
+    """
+    plain = t_interval(values, confidence)
+    if not plain.error:
+        return plain
+    count, freedom = plain.count, plain.count - 1
+    growth = 1 + count * EFFECT_SCALE**2
+    bar = (math.sqrt(growth) / (1 - confidence)) ** (
+        2 / count
+    )  # E reaches its limit where (1 + x)/(1 + x/growth) = bar
+    if bar >= growth:
+        return dataclasses.replace(plain, low=None, high=None)
+    half = math.sqrt(freedom * (bar - 1) / (1 - bar / growth)) * plain.error
+    return dataclasses.replace(plain, low=plain.mean - half, high=plain.mean + half)
+
+
+def always_valid_p_below(interval: Interval, bound: float) -> float:
+    """As `p_below`, but valid however often seeds were added and looked at."""
+    if not interval.error:
+        return p_below(interval, bound)
+    return 1.0 if interval.mean >= bound else min(1.0, math.exp(-log_e_value(interval, bound)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How seeds become an interval and a test."""
+
+    name: str
+    interval: Callable[[Sequence[float]], Interval]
+    p_below: Callable[[Interval, float], float]
+
+    def p_above(self, interval: Interval, bound: float) -> float:
+        """One-sided p-value of `true mean <= bound`, the mirror image of `p_below`."""
+        return self.p_below(dataclasses.replace(interval, mean=-interval.mean), -bound)
+
+
+T_TEST = Method("t test", t_interval, p_below)
+"""For a number of seeds that was fixed before the run."""
+
+ALWAYS_VALID = Method("always-valid t test", always_valid_interval, always_valid_p_below)
+"""For seeds that were added after verdicts had been seen."""
+
+
+# ------------------------------------------------------------------------------------------------- families and power
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -112,7 +112,7 @@ def test_what_is_not_resolved_says_why(trial: Trial):
     close = {"rope": (3.3, 3.2, 3.10), "nope": (3.4, 3.3, 3.12)}
     verdict = judge(WORST, trial(fixed=close, noise=0.003))
     assert verdict.verdict == "not resolved"
-    assert "nats/token: the interval crosses the bound 0.02; 3 seeds resolve a distance of 0.0" in verdict.reason
+    assert "nats/token: the interval crosses the bound 0.02; 3 seeds resolve a difference of 0.0" in verdict.reason
     family = [Claim(f"{i}", "", at_least(R("rope", 4), 1.829), headline=True) for i in range(9)]
     verdict = evaluate_claims(family, trial())[0]
     assert verdict.verdict == "not resolved", "clear alone, not in a family of nine"

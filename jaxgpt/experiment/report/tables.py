@@ -90,7 +90,7 @@ def verdicts(report: Report) -> Table:
     ]
     headlines = sum(one.headline for one in report.verdicts)
     adjusted = f" Headline claims ({headlines}) are adjusted by Holm." if headlines > 1 else ""
-    note = f"One-sided t tests over seeds at the level 0.05.{adjusted} Intervals are 95% and unadjusted."
+    note = f"One-sided tests over seeds at the level 0.05.{adjusted} Intervals are 95% and unadjusted."
     return Table("Verdicts", ["verdict", "claim", "rule", "estimate", "seeds", "gate", "reason"], rows, note)
 
 
