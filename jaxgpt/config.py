@@ -318,7 +318,7 @@ def _encode(config: Any, hashed_only: bool) -> Any:
         values = {
             name: _encode(getattr(config, name), hashed_only)
             for name, (field, _) in _fields(type(config)).items()
-            if field.metadata.get("hashed", True) or not hashed_only
+            if not hashed_only or _is_hashed(field, getattr(config, name))
         }
         if registry.slot_of(type(config)) is not None:
             return {"type": registry.kind_of(config), **values}
@@ -330,9 +330,20 @@ def _encode(config: Any, hashed_only: bool) -> Any:
     return config
 
 
+def _is_hashed(field: dataclasses.Field, value: Any) -> bool:
+    hashed = field.metadata.get("hashed", True)
+    return value != field.default if hashed == "unless default" else hashed
+
+
 def unhashed(default: Any) -> Any:
     """A dataclass field that changes no result (how often to log, say) and so stays out of the content hash."""
     return dataclasses.field(default=default, metadata={"hashed": False})
+
+
+def added_later(default: Any) -> Any:
+    """A dataclass field that configurations of before did not have: at its default, which means what they meant, it
+    stays out of the content hash, so that their hashes still hold."""
+    return dataclasses.field(default=default, metadata={"hashed": "unless default"})
 
 
 def content_hash(config: Any, length: int = 8) -> str:

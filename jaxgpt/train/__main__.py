@@ -1,4 +1,9 @@
-"""One run, without an experiment: `python -m jaxgpt.train --config YAML ... [--set PATH=VALUE ...] [--run-dir DIR]`."""
+"""One run, without an experiment: `python -m jaxgpt.train --config YAML ... [--set PATH=VALUE ...] [--run-dir DIR]`.
+
+With `--from DIR` the configuration of the run in DIR is the base, and its weights are what training begins with:
+
+    python -m jaxgpt.train --from DIR --set extend.type=yarn extend.factor=4 data.sequence_length=512 train.steps=200
+"""
 
 from __future__ import annotations
 
@@ -15,14 +20,26 @@ def main(arguments: list[str] | None = None) -> int:
     several = {"nargs": "+", "default": [], "action": "extend"}
     parser.add_argument("--config", **several, metavar="YAML", help="files, later ones win")
     parser.add_argument("--set", **several, metavar="PATH=VALUE", dest="overrides")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        metavar="DIR",
+        dest="start",
+        help="begin with the weights of this run, on its configuration",
+    )
     parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
     options = parser.parse_args(arguments)
     try:
         from jaxgpt.train.loop import train
         from jaxgpt.train.run import load_config
+        from jaxgpt.train.start import continue_from
 
-        config = load_config(options.config, options.overrides)
-        name = Path(options.config[-1]).stem if options.config else "default"
+        if options.start is None:
+            config = load_config(options.config, options.overrides)
+            name = Path(options.config[-1]).stem if options.config else "default"
+        else:
+            config = continue_from(options.start, options.config, options.overrides)
+            name = f"from-{options.start.resolve().name}"
         directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
         with locked(directory):  # the same command twice names the same folder
             result = train(config, directory)

@@ -120,11 +120,15 @@ class Checkpoints:
 
     def restore_part(self, like: S, prefix: str, step: int | None = None) -> S:
         """Only the leaves below `prefix` ("model"), for evaluation: `like` is that part's abstract tree."""
-        arrays, _ = self._read(step)
-        below = {name.removeprefix(f"{prefix}/"): a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
+        below = self.arrays(prefix, step)
         wanted = flatten(like)
         self._compare(below, wanted)
         return unflatten(like, {name: jax.numpy.asarray(below[name]) for name in wanted})
+
+    def arrays(self, prefix: str, step: int | None = None) -> dict[str, np.ndarray]:
+        """The leaves below `prefix` by path below it, whatever they belong to; only damage is an error."""
+        arrays, _ = self._read(step)
+        return {name.removeprefix(f"{prefix}/"): a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
 
     def _read(self, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         step = self.latest() if step is None else step

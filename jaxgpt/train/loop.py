@@ -24,6 +24,7 @@ from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder, with_sizes
+from jaxgpt.train.start import starting_model
 from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
 
 
@@ -86,6 +87,7 @@ class _Loop:
         if train.gradient_clip is not None:
             optimizer = optax.chain(optax.clip_by_global_norm(train.gradient_clip), optimizer)
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
+        self.optimizer = optimizer
         self.init = lambda: init_state(model, optimizer, config.seed)
         step = make_train_step(optimizer, seed=config.seed, packed=self.packed, accumulation=train.accumulation)
         self.train_step = jax.jit(step, donate_argnums=0)
@@ -99,9 +101,13 @@ class _Loop:
         self.checkpoints.close()
 
     def start(self) -> TrainState:
-        """The state to go on from: the last checkpoint's, or a new one."""
+        """The state to go on from: the last checkpoint's, or a new one, with another run's weights if so asked."""
         if self.checkpoints.latest() is None:
-            return jax.jit(self.init)()
+            state = jax.jit(self.init)()
+            if self.config.start is None:
+                return state
+            model = starting_model(self.config.start, state.model, self.dataset.tokenizer, self.directory)
+            return TrainState(state.step, model, jax.jit(self.optimizer.init)(model))
         state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
         if extra["config"] != self.config.hash:

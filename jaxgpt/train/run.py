@@ -11,6 +11,7 @@ import jax
 from jax import Array
 
 from jaxgpt.config import (
+    added_later,
     content_hash,
     decode,
     encode,
@@ -30,6 +31,7 @@ from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.optimizer import AdamWConfig, OptimizerConfig
 from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
+from jaxgpt.train.surgery import StartConfig
 
 SCHEMA_VERSION = 1
 
@@ -75,6 +77,7 @@ class RunConfig:
     model: ModelConfig = DecoderConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+    start: StartConfig | None = added_later(None)  # the weights to begin with; None: drawn from the seed
 
     def __post_init__(self):
         if self.schema_version != SCHEMA_VERSION:

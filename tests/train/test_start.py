@@ -1,0 +1,157 @@
+"""Training that begins with the weights of another run."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgpt.config import content_hash, decode, encode
+from jaxgpt.errors import CheckpointError, ConfigError, DataError, Interrupted
+from jaxgpt.nn.position.rope_scaling import LinearConfig, YarnConfig
+from jaxgpt.nn.position.rotary import RopeConfig
+from jaxgpt.train import loop
+from jaxgpt.train.__main__ import main
+from jaxgpt.train.checkpoint import flatten
+from jaxgpt.train.loop import train
+from jaxgpt.train.run import RunConfig, load_model
+from jaxgpt.train.start import continue_from
+from jaxgpt.train.surgery import StartConfig
+
+EXTEND = ["extend.type=yarn", "extend.factor=4", "data.sequence_length=64", "train.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory, tiny, cache_home):
+    """A trained run with rope, and its weights."""
+    place = tmp_path_factory.mktemp("runs") / "parent"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGPT_CACHE", str(cache_home))
+        model = train(tiny("train.steps=3"), place).model
+    return place, {name: np.asarray(leaf) for name, leaf in flatten(model).items()}
+
+
+def position_of(config):
+    return config.model.position
+
+
+def test_the_configuration_is_the_parents_with_the_scaling_replaced(parent, tiny):
+    config = continue_from(parent[0], [], EXTEND)
+    assert position_of(config) == RopeConfig(scaling=YarnConfig(factor=4.0, original_length=16))
+    assert (config.data.sequence_length, config.model.train_length, config.train.steps) == (64, 64, 2)
+    assert config.train.batch_size == 4
+    assert config.start is not None
+    assert (config.start.hash, config.start.folder) == (tiny("train.steps=3").hash, str(parent[0]))
+    assert decode(RunConfig, encode(config)) == config
+
+
+def test_another_scaling_by_its_own_path_keeps_the_old_length_too(parent):
+    config = continue_from(parent[0], [], ["model.position.scaling.type=linear", "data.sequence_length=64"])
+    assert position_of(config).scaling == LinearConfig(original_length=16)
+
+
+def test_a_configuration_without_a_start_hashes_as_before(tiny):
+    config = tiny()
+    assert encode(config)["start"] is None
+    before = {name: value for name, value in vars(config).items() if name != "start"}
+    assert config.hash == content_hash(before) != dataclasses.replace(config, start=StartConfig("x")).hash
+
+
+def test_training_begins_with_the_weights_and_goes_on(parent, tmp_path, monkeypatch, capsys):
+    place, weights = parent
+    config = continue_from(place, [], [*EXTEND, "train.steps=3", "train.checkpoint_every=1"])
+    assert config.start is not None
+    begun = []
+    steps = loop._Loop._steps
+
+    def watch(self, state, *rest):
+        begun.append({name: np.array(leaf) for name, leaf in flatten(state.model).items()})
+        begun.append([np.array(leaf) for leaf in jax.tree.leaves(state.optimizer)])
+        begun.append(int(state.step))
+        return steps(self, state, *rest)
+
+    monkeypatch.setattr(loop._Loop, "_steps", watch)
+    model = train(config, tmp_path / "whole").model
+    assert begun[2] == 0
+    assert all((begun[0][name] == weights[name]).all() for name in weights)
+    assert all((leaf == 0).all() for leaf in begun[1])
+    printed = capsys.readouterr().err
+    assert f"weights of {place} (step 3): {len(weights)} kept, 0 changed, 0 added, 0 dropped" in printed
+    assert "  kept     embedding" in printed
+    told = json.loads((tmp_path / "whole" / "surgery.json").read_text())
+    assert (told["run"], told["step"], len(told["parameters"])) == (config.start.hash, 3, len(weights))
+
+    # Interrupted after a step and resumed: the same end, and the weights are not put in again.
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "interruptible", lambda: loop.contextlib.nullcontext(lambda: True))
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "parts")
+    monkeypatch.setattr(loop, "starting_model", lambda *_: pytest.fail("begun twice"))
+    resumed = train(config, tmp_path / "parts").model
+    for name, leaf in flatten(resumed).items():
+        assert (np.asarray(leaf) == np.asarray(flatten(model)[name])).all(), name
+    assert load_model(tmp_path / "parts")[0].config.position.scaling.factor == 4.0
+
+
+def test_from_the_command_line(parent, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--from", str(parent[0]), "--set", *EXTEND]) == 0
+    config = continue_from(parent[0], [], EXTEND)
+    assert capsys.readouterr().out.startswith(f"runs/single/from-parent-{config.hash}: 2 steps, validation loss")
+
+
+def test_a_learned_table_grows_only_when_asked(tmp_path, tiny):
+    train(tiny("model.position.type=learned", "train.steps=1"), tmp_path / "learned")
+    longer = ["data.sequence_length=24", "train.steps=1"]
+    with pytest.raises(CheckpointError, match=r"position/table is float32\[16, 32\], .* start.grow=\[position/table\]"):
+        train(continue_from(tmp_path / "learned", [], longer), tmp_path / "refused")
+    model = train(continue_from(tmp_path / "learned", [], [*longer, "start.grow=[position/table]"]), tmp_path / "grown")
+    assert model.model.position.table.shape == (24, 32)
+    [grown] = [
+        one
+        for one in json.loads((tmp_path / "grown" / "surgery.json").read_text())["parameters"]
+        if one["action"] == "changed"
+    ]
+    assert grown == {
+        "name": "position/table",
+        "action": "changed",
+        "array": "float32[24, 32]",
+        "how": "had 16 rows, 8 drawn anew behind them",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (["model.position.type=alibi", "extend.type=yarn"], ConfigError, "extend: rope is what can be scaled"),
+        (["extend.type=yarm"], ConfigError, "extend.type: no scaling is called 'yarm'; did you mean 'yarn'"),
+        (["extend.factor=4"], ConfigError, "extend: needs `type:`"),
+    ],
+)
+def test_what_cannot_be_extended(parent, changes, error, message):
+    with pytest.raises(error, match=message):
+        continue_from(parent[0], [], changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (["start.hash=0badcafe"], CheckpointError, "parent: holds the run .*, but this one begins with .* 0badcafe"),
+        (["start.folder=/nowhere"], CheckpointError, "/nowhere: is no run folder"),
+        (["model.width=64"], CheckpointError, r"has float32\[.*; match its shape, or start.add="),
+        (["data.tokenizer.type=character", "model.vocab_size=300"], DataError, "was made with the tokenizer"),
+    ],
+)
+def test_weights_that_cannot_be_taken(parent, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        train(continue_from(parent[0], [], ["train.steps=1", *changes]), tmp_path / "run")
+
+
+def test_a_run_that_is_not_at_its_end_gives_no_weights(tmp_path, tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "interruptible", lambda: loop.contextlib.nullcontext(lambda: True))
+        with pytest.raises(Interrupted):
+            train(tiny(), tmp_path / "parent")
+    with pytest.raises(CheckpointError, match="parent: is at step 1 of 9; train it to its end first"):
+        train(continue_from(tmp_path / "parent", [], ["train.steps=1"]), tmp_path / "run")
