@@ -26,6 +26,13 @@ def normal(
     return nnx.Param(std * jax.random.normal(named(key, name), shape, jnp.float32), axes=axes, decay=decay)
 
 
+def uniform(
+    key: Array, name: str, shape: tuple[int, ...], axes: Axes, low: float, high: float, decay: bool = False
+) -> nnx.Param:
+    """A float32 parameter drawn evenly from [low, high)."""
+    return nnx.Param(jax.random.uniform(named(key, name), shape, jnp.float32, low, high), axes=axes, decay=decay)
+
+
 def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
     """A float32 parameter that starts at one value everywhere (biases, gains); weight decay leaves it alone."""
     return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgpt.nn.params import constant, named, normal
+from jaxgpt.nn.params import constant, named, normal, uniform
 
 KEY = jax.random.key(0)
 
@@ -36,3 +36,13 @@ def test_constant_is_constant_and_does_not_decay():
     np.testing.assert_array_equal(parameter[...], np.full(3, 1.5, np.float32))
     assert parameter.get_metadata()["decay"] is False
     assert parameter.get_metadata()["axes"] == ("embed",)
+
+
+def test_uniform_fills_its_range_and_does_not_decay():
+    parameter = uniform(KEY, "slope", (1000,), ("heads",), 1.0, 3.0)
+    value = np.asarray(parameter[...])
+    assert value.dtype == np.float32
+    assert 1 <= value.min() < 1.02
+    assert 2.98 < value.max() < 3
+    assert parameter.get_metadata()["axes"] == ("heads",)
+    assert parameter.get_metadata()["decay"] is False

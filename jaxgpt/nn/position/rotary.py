@@ -96,13 +96,13 @@ class Rope(PositionEncoding):
         return temperature * jnp.cos(angles), temperature * jnp.sin(angles)
 
     def queries(self, q_BTNH: Array, positions: Positions) -> Array:
-        return self._turn(q_BTNH, positions)
+        return self.turn(q_BTNH, *self.tables(positions))
 
     def keys(self, k_BSKH: Array, positions: Positions) -> Array:
-        return self._turn(k_BSKH, positions)
+        return self.turn(k_BSKH, *self.tables(positions))
 
-    def _turn(self, x_BTNH: Array, positions: Positions) -> Array:
-        cos, sin = self.tables(positions)
+    def turn(self, x_BTNH: Array, cos: Array, sin: Array) -> Array:
+        """Each pair of `x` turned by the tables [B or 1, T, r/2]; dimensions from r on stay."""
         width = self.spectrum.width
         x = x_BTNH[..., :width].astype(jnp.float32)
         # (a, b) -> (a cos - b sin, b cos + a sin), as x * cos + (each one's partner) * (-sin, sin). On CPU a roll costs
