@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxgpt.errors import DataError
 from jaxgpt.registry import slot
@@ -16,10 +16,12 @@ Digest = Callable[[Path], str]  # a file's SHA-256, in hexadecimal; `prepare` pa
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One text that belongs together. Its name is unique in the corpus; the split hangs on it."""
+    """One text that belongs together. Its name is unique in the corpus; the split hangs on it, unless the corpus has a
+    split of its own and says which part the text is of."""
 
     name: str
     text: str
+    part: Literal["train", "validation"] | None = None
 
 
 def file_digest(path: Path) -> str:

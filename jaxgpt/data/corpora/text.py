@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
 from jaxgpt.errors import DataError
 from jaxgpt.registry import register
 
-_PLAIN = (".txt", ".md")
+_PLAIN = (".txt", ".md", ".raw", ".tokens")  # the latter two: WikiText
 _LINES = ".jsonl"
 _READABLE = (*_PLAIN, _LINES)
 
@@ -22,7 +23,8 @@ _READABLE = (*_PLAIN, _LINES)
 @register("text")
 @dataclasses.dataclass(frozen=True)
 class TextConfig(CorpusConfig):
-    """Your own files or folders: .txt and .md (one document per file), .jsonl (one per line), each also as .gz.
+    """Your own files or folders: .txt, .md, .raw and .tokens (one document per file), .jsonl (one per line), each also
+    as .gz.
 
     Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is, without a byte order
     mark. Texts that are empty or only white space are passed over.
@@ -31,35 +33,43 @@ class TextConfig(CorpusConfig):
     path: str | tuple[str, ...]  # a file or folder, or a list of them; relative to where the command runs
     text_field: str = "text"  # the key of a .jsonl line that holds its text
     document_characters: int | None = None  # cut longer texts, at ends of lines, into documents of about this many
+    document_start: str | None = None  # a regular expression: a line that it matches begins a document of its own
+    validation_path: str | tuple[str, ...] | None = None  # where a corpus has a validation set of its own, its files
 
     more_documents: ClassVar[str] = (
         "add files, or cut long texts into several documents with data.corpus.document_characters=20000"
     )
 
     def __post_init__(self) -> None:
-        if not self.path or not all(self._paths()):
-            raise ValueError("path: must name at least one file or folder")
+        for name in ("path", "validation_path"):
+            paths = _listed(getattr(self, name))
+            if not all(paths) or (name == "path" and not paths):
+                raise ValueError(f"{name}: must name at least one file or folder")
         if self.document_characters is not None and self.document_characters < 1:
             raise ValueError(f"document_characters: must be at least 1, got {self.document_characters}")
+        try:
+            re.compile(self.document_start or "")
+        except re.error as error:
+            raise ValueError(f"document_start: {self.document_start!r} is no regular expression ({error})") from None
 
-    def _paths(self) -> tuple[str, ...]:
-        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
-
-    def _files(self) -> list[tuple[str, Path]]:
-        """(name, file) in the order of the paths given, and by name within a folder."""
+    def _files(self, field: str) -> list[tuple[str, Path]]:
+        """(name, file) in the order of the paths that `field` gives, and by name within a folder."""
         found: dict[Path, str] = {}
-        for given in self._paths():
+        paths = _listed(getattr(self, field))
+        for given in paths:
             path = Path(given).expanduser()
             if path.is_dir():
                 inside = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if _belongs(file, path))
                 if not inside:
-                    raise DataError(f"data.corpus.path: no file below {given} ends in {', '.join(_READABLE)} (or .gz)")
+                    raise DataError(
+                        f"data.corpus.{field}: no file below {given} ends in {', '.join(_READABLE)} (or .gz)"
+                    )
                 for name in inside:
-                    found.setdefault(path / name, name if len(self._paths()) == 1 else f"{path.name}/{name}")
+                    found.setdefault(path / name, name if len(paths) == 1 else f"{path.name}/{name}")
             elif not path.exists():
-                raise DataError(f"data.corpus.path: there is no file or folder {given} (looked in {Path.cwd()})")
+                raise DataError(f"data.corpus.{field}: there is no file or folder {given} (looked in {Path.cwd()})")
             elif not _kind(path):
-                raise DataError(f"data.corpus.path: {given} does not end in {', '.join(_READABLE)} (or .gz)")
+                raise DataError(f"data.corpus.{field}: {given} does not end in {', '.join(_READABLE)} (or .gz)")
             else:
                 found.setdefault(path, path.name)
         names = list(found.values())
@@ -68,15 +78,24 @@ class TextConfig(CorpusConfig):
         return [(name, path) for path, name in found.items()]
 
     def documents(self) -> Iterator[Document]:
+        if self.validation_path is None:
+            yield from self._of("path", None)
+        else:
+            yield from self._of("path", "train")
+            yield from self._of("validation_path", "validation")
+
+    def _of(self, field: str, part: Literal["train", "validation"] | None) -> Iterator[Document]:
         empty = True
-        for name, path in self._files():
+        for name, path in self._files(field):
             texts = self._lines(path) if _kind(path) == _LINES else [("", _decoded(_bytes(path), path))]
             for suffix, text in texts:
-                for document in self._cut(name + suffix, text):
-                    empty = False
-                    yield document
+                for whole, document in self._split(f"{part}/" * (part is not None) + name + suffix, text):
+                    for number, piece in self._cut(whole, document):
+                        empty = False
+                        yield Document(number, piece, part)
         if empty:
-            raise DataError(f"data.corpus.path: {', '.join(self._paths())} holds no text (only empty files or lines)")
+            given = ", ".join(_listed(getattr(self, field)))
+            raise DataError(f"data.corpus.{field}: {given} holds no text (only empty files or lines)")
 
     def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
         """(`:line`, text) of every line of a .jsonl file that is not blank."""
@@ -100,26 +119,44 @@ class TextConfig(CorpusConfig):
                 raise DataError(f"{where}: {self.text_field!r} holds half of a surrogate pair, which is no character")
             yield f":{number}", text
 
-    def _cut(self, name: str, text: str) -> Iterator[Document]:
+    def _split(self, name: str, text: str) -> Iterator[tuple[str, str]]:
+        """The text whole, or cut in front of every line that `document_start` matches."""
+        if self.document_start is None:
+            yield name, text
+            return
+        starts = [match.start() for match in re.finditer(f"^(?:{self.document_start})", text, re.MULTILINE)]
+        ends = [*starts, len(text)]
+        for number, (start, end) in enumerate(zip([0, *starts], ends, strict=True)):
+            yield f"{name}@{number}", text[start:end]
+
+    def _cut(self, name: str, text: str) -> Iterator[tuple[str, str]]:
         """The text as one document, or as several of about `document_characters`, each ending at the end of a line."""
         size = self.document_characters
         if size is None or len(text) <= size:
             if text.strip():
-                yield Document(name, text)
+                yield name, text
             return
         start, number = 0, 0
         while start < len(text):
             end = text.find("\n", start + size - 1) + 1 or len(text)
             if text[start:end].strip():
-                yield Document(f"{name}#{number}", text[start:end])
+                yield f"{name}#{number}", text[start:end]
                 number += 1
             start = end
 
     def fingerprint(self, digest: Digest = file_digest) -> str:
-        parts = ["text", self.text_field, str(self.document_characters)]
-        for name, path in self._files():
-            parts += [name, digest(path)]
+        parts = ["text", self.text_field, str(self.document_characters), str(self.document_start)]
+        for field in ("path", "validation_path"):
+            parts.append(field)
+            for name, path in self._files(field):
+                parts += [name, digest(path)]
         return digest_of(parts)
+
+
+def _listed(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if paths is None:
+        return ()
+    return (paths,) if isinstance(paths, str) else tuple(paths)
 
 
 def _kind(path: Path) -> str | None:

@@ -65,6 +65,32 @@ def test_long_texts_are_cut_at_ends_of_lines_on_request(tmp_path):
     assert read(path=str(path), document_characters=1000) == [("book.txt", text)]
 
 
+def test_a_file_of_many_documents_is_cut_at_its_headings(tmp_path):
+    """As WikiText: ` = Title = ` begins an article, ` = = Section = = ` does not."""
+    text = " \n = One = \n \n text \n = = Section = = \n more \n = Two = \n \n end \n"
+    (tmp_path / "wiki.train.raw").write_text(text)
+    found = read(path=str(tmp_path / "wiki.train.raw"), document_start=" = [^=].* = $")
+    assert [name for name, _ in found] == ["wiki.train.raw@1", "wiki.train.raw@2"]
+    assert [body.split(" = ")[1] for _, body in found] == ["One", "Two"]
+    assert " \n" + "".join(body for _, body in found) == text
+
+
+def test_a_corpus_with_a_validation_set_of_its_own(tmp_path):
+    for place in ("train", "held"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.txt").write_text(place)
+    config = TextConfig(path=str(tmp_path / "train"), validation_path=str(tmp_path / "held"))
+    assert [(one.name, one.text, one.part) for one in config.documents()] == [
+        ("train/a.txt", "train", "train"),
+        ("validation/a.txt", "held", "validation"),
+    ]
+    before = config.fingerprint()
+    (tmp_path / "held" / "a.txt").write_text("other")
+    assert config.fingerprint() != before
+    with pytest.raises(DataError, match=r"data\.corpus\.validation_path: there is no file or folder nowhere"):
+        TextConfig(path=str(tmp_path / "train"), validation_path="nowhere").fingerprint()
+
+
 def test_fingerprint_follows_content_names_and_fields_but_not_the_place(tmp_path):
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
@@ -94,7 +120,7 @@ MISTAKES = {
     "cut.txt.gz": (gzip.compress(b"some text" * 99)[:-9], r"cut\.txt\.gz: ends in \.gz but is not a complete gzip"),
     "blank.txt": (b" \n\t", r"blank\.txt holds no text \(only empty files or lines\)"),
     "empty.jsonl": (b'\n{"text": " "}\n', r"empty\.jsonl holds no text"),
-    "table.csv": (b"a,b", r"table\.csv does not end in \.txt, \.md, \.jsonl"),
+    "table.csv": (b"a,b", r"table\.csv does not end in \.txt, \.md, \.raw, \.tokens, \.jsonl"),
 }
 
 
@@ -111,7 +137,7 @@ def test_missing_paths_are_named(tmp_path):
     with pytest.raises(DataError, match=r"data\.corpus\.path: there is no file or folder nowhere \(looked in /"):
         read(path="nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no file below .*empty ends in \.txt, \.md, \.jsonl"):
+    with pytest.raises(DataError, match=r"no file below .*empty ends in \.txt, \.md, \.raw, \.tokens, \.jsonl"):
         TextConfig(path=str(tmp_path / "empty")).fingerprint()
 
 
@@ -133,6 +159,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         ({}, r"data\.corpus\.path: must be given"),
         ({"path": ""}, r"data\.corpus: path: must name at least one file or folder"),
         ({"path": []}, r"data\.corpus: path: must name at least one file or folder"),
+        ({"path": "x", "validation_path": ""}, r"validation_path: must name at least one file or folder"),
+        ({"path": "x", "document_start": "("}, r"document_start: '\(' is no regular expression"),
         ({"path": "x", "document_characters": 0}, r"document_characters: must be at least 1, got 0"),
     ],
 )
