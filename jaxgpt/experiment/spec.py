@@ -17,7 +17,7 @@ import dataclasses
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +35,8 @@ _FUNCTIONS = {"base", "variants", "claims"}
 class Variant:
     """One arm of a comparison: what it changes in the base configuration.
 
-    With `parent` nothing is trained: the parent's weights are evaluated under these model overrides.
+    With `parent` nothing is trained: the parent's weights are evaluated under these model overrides. A value may be a
+    function of the value below it, such as `times(2)`, so that a variant says the same at every scale.
     """
 
     name: str
@@ -43,6 +44,20 @@ class Variant:
     parent: str | None = None
     description: str = ""
     label: str = ""  # how figures and tables call it; the name where not given
+
+
+def times(factor: float) -> Callable[[Any], Any]:
+    """An override: `factor` times the number below; whole numbers stay whole, or it is a ConfigError."""
+
+    def multiply(below: Any) -> Any:
+        if isinstance(below, bool) or not isinstance(below, int | float):
+            raise ConfigError(f"times({factor:g}) needs a number to multiply, and below it is {below!r}")
+        value = below * factor
+        if isinstance(below, int) and value != round(value):
+            raise ConfigError(f"times({factor:g}) makes {value:g} of {below}, and a whole number is needed")
+        return round(value) if isinstance(below, int) else value
+
+    return multiply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +209,8 @@ def resolve(
         layers.append(dict(experiment.variant(variant.parent).overrides))
     raw = dict(defaults)
     for layer in [*layers, variant.overrides]:
-        raw = override(raw, layer.items())  # unlike merge, goes below `position: rope`
+        known = _applied(layer, raw, f"experiment {experiment.name}, variant {variant.name!r}: ")
+        raw = override(raw, known.items())  # unlike merge, goes below `position: rope`
     raw = override(raw, pairs)
     for section in raw:
         if section not in SECTIONS:
@@ -202,3 +218,19 @@ def resolve(
     if "seed" in raw:
         raise ConfigError("seed: the plan sets it for each run; choose the number of seeds with --seeds")
     return raw
+
+
+def _applied(layer: Mapping[str, Any], below: Any, path: str) -> dict[str, Any]:
+    """A layer with the functions in it replaced by what they make of the values below. `path` begins a message."""
+    known = {}
+    for key, value in layer.items():
+        under = below.get(key) if isinstance(below, Mapping) else None
+        if callable(value):
+            try:
+                value = value(under)
+            except ConfigError as error:
+                raise ConfigError(f"{path}{key}: {error}") from None
+        elif isinstance(value, Mapping):
+            value = _applied(value, under, f"{path}{key}.")
+        known[key] = value
+    return known

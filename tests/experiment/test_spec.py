@@ -4,7 +4,7 @@ import pytest
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment import spec
-from jaxgpt.experiment.spec import Experiment, Scale, Variant
+from jaxgpt.experiment.spec import Experiment, Scale, Variant, times
 
 
 def experiment(*variants, base=None):
@@ -103,3 +103,16 @@ def test_sections_that_do_not_exist(tmp_path):
         spec.resolve(one, Scale("s", 1, {}), one.variants[0], [("modle.width", 3)], tmp_path, {})
     with pytest.raises(ConfigError, match="--seeds"):
         spec.resolve(one, Scale("s", 1, {"seed": 3}), one.variants[0], [], tmp_path, {})
+
+
+def test_a_variant_may_be_relative_to_what_lies_below(tmp_path):
+    longer = Variant("longer", {"data": {"sequence_length": times(2)}, "train": {"batch_size": times(0.5)}})
+    one = experiment(longer, base={"data": {"sequence_length": 64}, "train": {"batch_size": 6, "learning_rate": 1e-3}})
+    raw = spec.resolve(one, Scale("s", 1, {"data": {"sequence_length": 128}}), longer, [], tmp_path, {})
+    assert raw["data"]["sequence_length"] == 256
+    assert (raw["train"]["batch_size"], type(raw["train"]["batch_size"])) == (3, int)
+    with pytest.raises(ConfigError, match=r"variant 'longer': train\.batch_size: times\(0\.5\) makes 3\.5 of 7"):
+        spec.resolve(one, Scale("s", 1, {"train": {"batch_size": 7}}), longer, [], tmp_path, {})
+    wrong = Variant("wrong", {"train": {"stepz": times(2)}})
+    with pytest.raises(ConfigError, match=r"train\.stepz: times\(2\) needs a number to multiply, and below it is None"):
+        spec.resolve(experiment(wrong, base={}), Scale("s", 1, {}), wrong, [], tmp_path, {})
