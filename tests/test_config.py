@@ -410,10 +410,11 @@ def test_the_hash_of_a_run_ignores_how_it_is_watched():
 def test_the_hash_is_the_same_in_every_process():
     code = (
         "from jaxgpt.config import content_hash, decode; from jaxgpt.data.dataset import DataConfig;"
-        "raw = {'tokenizer': 'byte', 'corpus': {'type': 'text', 'path': ['b', 'a']}};"
+        "raw = {'type': 'text', 'tokenizer': 'byte', 'corpus': {'type': 'text', 'path': ['b', 'a']}};"
         "print(content_hash(decode(DataConfig, raw), 64))"
     )
-    here = content_hash(decode(DataConfig, {"corpus": {"path": ["b", "a"], "type": "text"}, "tokenizer": "byte"}), 64)
+    raw = {"corpus": {"path": ["b", "a"], "type": "text"}, "tokenizer": "byte", "type": "text"}
+    here = content_hash(decode(DataConfig, raw), 64)
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here

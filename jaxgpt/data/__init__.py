@@ -1,5 +1,5 @@
-"""Text to batches: corpora, tokenizers, memory-mapped tokens, Grain pipelines with exact resume.
+"""Data to batches: corpora, tokenizers, memory-mapped tokens, synthetic tasks, Grain pipelines with exact resume.
 
-`jaxgpt.data.dataset.prepare(DataConfig(...))` gives a `Dataset`; `jaxgpt.data.pipeline.batches(dataset.train, ...)`
-iterates over it. Nothing here imports jax, and grain (which does) is imported where a pipeline is built.
+`jaxgpt.data.dataset.prepare(TextDataConfig(...))` gives a `Dataset`, whose `batches(batch_size, seed)` iterate over it.
+Nothing here imports jax, and grain (which does) is imported where a pipeline is built.
 """

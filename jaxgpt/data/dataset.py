@@ -1,130 +1,79 @@
-"""From a data configuration to tokens on disk: split by document, train the tokenizer, encode, keep."""
+"""What data is to training and evaluation: the slot `data`, and the dataset that each of its kinds prepares."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from jaxgpt.config import content_hash, encode
-from jaxgpt.data.cache import FileDigests, cache_directory, cached
-from jaxgpt.data.corpora.base import CorpusConfig, Document
-from jaxgpt.data.corpora.sotu import SotuConfig
-from jaxgpt.data.tokenizers.base import Tokenizer, TokenizerConfig, load_tokenizer
-from jaxgpt.data.tokenizers.bpe import BpeConfig
-from jaxgpt.data.tokens import TokenSplit, read_split, write_split
-from jaxgpt.errors import DataError
+from jaxgpt.data.packing import Batch
+from jaxgpt.data.tokenizers.base import Tokenizer
+from jaxgpt.registry import slot
 
-_LOG = logging.getLogger(__name__)
-_FORMAT = 1  # of what is kept; raise it when the same configuration gives other tokens
+if TYPE_CHECKING:
+    import grain
 
 
+@slot("data", package="jaxgpt.data.sources")
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What a model learns from, and how it is cut into sequences."""
 
-    corpus: CorpusConfig = SotuConfig()
-    tokenizer: TokenizerConfig = BpeConfig()
-    sequence_length: int = 128  # tokens of one training sequence
-    packing: Literal["windows", "documents"] = "windows"  # across documents, or keeping them apart
-    validation_fraction: float = 0.1  # share of the documents
-    split_seed: int = 0
+    protocols: ClassVar[tuple[str, ...]] = ()  # kinds of evaluation protocols that measure it, unless others are named
+    baseline: ClassVar[bool] = False  # whether n-grams can be counted on it
 
-    def __post_init__(self) -> None:
-        if self.sequence_length < 1:
-            raise ValueError(f"sequence_length: must be at least 1, got {self.sequence_length}")
-        if self.packing not in ("windows", "documents"):
-            raise ValueError(f"packing: must be windows or documents, got {self.packing!r}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction: must lie between 0 and 1, got {self.validation_fraction}")
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of one training sequence."""
+        raise TypeError(f"{type(self).__qualname__} must define sequence_length")
+
+    @property
+    def reference_length(self) -> int:
+        """L, of which the contexts of evaluations are multiples: here the tokens of a training sequence."""
+        return self.sequence_length
 
     def known_vocab_size(self) -> int | None:
         """The size of the vocabulary where it is known before any text is seen, else None."""
-        return self.tokenizer.known_vocab_size()
+        return None
+
+    def describe(self) -> dict[str, object]:
+        """Name -> value of what a report says about the data."""
+        raise TypeError(f"{type(self).__qualname__} must define describe()")
+
+    def prepare(self, cache_dir: Path | None = None) -> Dataset:
+        """The dataset, from the cache where it was prepared before; the folder is `cache_dir`, else `$JAXGPT_CACHE`,
+        else `~/.cache/jaxgpt`. Several processes may prepare the same at once. Raises DataError where it cannot be."""
+        raise TypeError(f"{type(self).__qualname__} must define prepare()")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A tokenizer and the tokens of both parts of a corpus."""
+    """A tokenizer and batches: dicts of numpy arrays [B, T] as `jaxgpt.data.pipeline` describes them."""
 
     tokenizer: Tokenizer
-    train: TokenSplit
-    validation: TokenSplit
-    fingerprint: str  # of tokenizer, tokens and documents: equal where every batch is equal
-    corpus_fingerprint: str  # of the text alone
+    fingerprint: str  # equal where every batch is equal
+    sequence_length: int  # T
+    packing: str  # how rows are filled; "documents": with several, kept apart by `segment`
 
+    @property
+    def packed(self) -> bool:
+        """Whether training rows hold several documents."""
+        return self.packing == "documents"
 
-def split_documents(names: Sequence[str], validation_fraction: float, seed: int) -> list[bool]:
-    """For each document whether it is for validation.
+    def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
+        """Endless batches for training, in an order that `seed` decides.
 
-    Documents are ranked by a hash of seed and name and the first share is taken, at least one and never all; so a
-    corpus that grows keeps nearly all of its documents where they were. Raises ValueError for fewer than two.
-    """
-    if len(names) < 2:
-        raise ValueError("fewer than two documents cannot be split")
-    ranks = [hashlib.sha256(f"{seed}\n{name}".encode(errors="surrogatepass")).digest() for name in names]
-    order = sorted(range(len(names)), key=ranks.__getitem__)
-    count = min(max(round(len(names) * validation_fraction), 1), len(names) - 1)
-    chosen = set(order[:count])
-    return [number in chosen for number in range(len(names))]
+        The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set
+        to it goes on with the very same batches. Raises DataError where the data do not fill one batch.
+        """
+        raise TypeError(f"{type(self).__qualname__} must define batches()")
+
+    def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
+        """The same batches at every call, of data that training never sees; a row holds one document."""
+        raise TypeError(f"{type(self).__qualname__} must define validation_batches()")
 
 
 def prepare(config: DataConfig, cache_dir: Path | None = None) -> Dataset:
-    """The dataset of `config`, from the cache where it was prepared before; the tokenizer learns from `train` alone.
-
-    Several processes may prepare the same at once. Raises DataError where the text cannot serve or the cache folder
-    (`cache_dir`, else `$JAXGPT_CACHE`, else `~/.cache/jaxgpt`) cannot be written.
-    """
-    directory = cache_directory(cache_dir) / "data"
-    digests = FileDigests(directory)
-    corpus_fingerprint = config.corpus.fingerprint(digests)
-    key = {
-        "format": _FORMAT,
-        "corpus": corpus_fingerprint,
-        "split": [config.validation_fraction, config.split_seed],
-        "tokenizer": encode(config.tokenizer),
-        "versions": config.tokenizer.versions(),
-    }
-    entry = cached(directory, content_hash(key, 16), lambda folder: _build(config, corpus_fingerprint, folder), digests)
-    digests.save()
-    about = json.loads((entry / "dataset.json").read_bytes())
-    return Dataset(
-        tokenizer=load_tokenizer(entry / "tokenizer"),
-        train=read_split(entry, "train"),
-        validation=read_split(entry, "validation"),
-        fingerprint=about["fingerprint"],
-        corpus_fingerprint=corpus_fingerprint,
-    )
-
-
-def _build(config: DataConfig, corpus_fingerprint: str, folder: Path) -> None:
-    """Prepare from nothing. The text is read three times, a document at a time, rather than held in memory."""
-    corpus = config.corpus
-    names = [document.name for document in corpus.documents()]
-    if len(names) < 2:
-        raise DataError(
-            f"data.corpus: {len(names)} document(s), but one for training and one for validation are needed; "
-            f"{corpus.more_documents}"
-        )
-    held_out = split_documents(names, config.validation_fraction, config.split_seed)
-    _LOG.info("preparing %d documents, %d of them for validation", len(names), sum(held_out))
-
-    def part(validation: bool) -> Iterator[Document]:
-        pairs = zip(corpus.documents(), held_out, strict=True)
-        return (document for document, held in pairs if held == validation)
-
-    tokenizer = config.tokenizer.train(document.text for document in part(False))
-    tokenizer.save(folder / "tokenizer")
-    content = hashlib.sha256(tokenizer.fingerprint.encode())
-    for name, validation in (("train", False), ("validation", True)):
-        content.update(write_split(folder, name, part(validation), tokenizer).encode())
-    about = {
-        "fingerprint": content.hexdigest()[:16],
-        "corpus": {**encode(corpus), "fingerprint": corpus_fingerprint},
-        "tokenizer": {**encode(config.tokenizer), "fingerprint": tokenizer.fingerprint},
-    }
-    (folder / "dataset.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    """`config.prepare(cache_dir)`."""
+    return config.prepare(cache_dir)

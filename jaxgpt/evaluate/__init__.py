@@ -1,4 +1,4 @@
-"""Measuring trained models on held-out text: `evaluate(model_scorer(model), EvaluationConfig(), split, ...)`."""
+"""Measuring trained models on held-out text: `evaluate(model_scorer(model), EvaluationConfig(), dataset, ...)`."""
 
 from jaxgpt.evaluate.config import EvaluationConfig
 from jaxgpt.evaluate.measure import check, evaluate

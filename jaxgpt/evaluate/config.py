@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxgpt.data.dataset import DataConfig
+from jaxgpt.data.sources.text import TextDataConfig
 from jaxgpt.evaluate.ngram import NgramConfig
 from jaxgpt.evaluate.protocols.base import ProtocolConfig
-from jaxgpt.evaluate.protocols.by_position import ByPositionConfig
-from jaxgpt.evaluate.protocols.fixed_target import FixedTargetConfig
-from jaxgpt.evaluate.protocols.non_overlapping import NonOverlappingConfig
-from jaxgpt.evaluate.protocols.sliding import SlidingConfig
+from jaxgpt.registry import lookup
 
 
-def default_protocols() -> dict[str, ProtocolConfig | None]:
-    """All four protocols at the size of a laptop run."""
-    return {
-        "fixed_target": FixedTargetConfig(),
-        "non_overlapping": NonOverlappingConfig(),
-        "sliding": SlidingConfig(),
-        "by_position": ByPositionConfig(),
-    }
+def default_protocols(data: type[DataConfig] = TextDataConfig) -> dict[str, ProtocolConfig | None]:
+    """The protocols of a kind of data, those of text unless another is given, at the size of a laptop run."""
+    return {kind: lookup(ProtocolConfig, kind, "evaluate.protocols")() for kind in data.protocols}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +38,8 @@ class EvaluationConfig:
     def active(self) -> dict[str, ProtocolConfig]:
         """The protocols that are not left out."""
         return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}
+
+
+def default_evaluation(data: type[DataConfig]) -> EvaluationConfig:
+    """What is measured on a kind of data where nothing else is said."""
+    return EvaluationConfig(default_protocols(data), NgramConfig() if data.baseline else None)

@@ -18,7 +18,6 @@ from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import Results, Row, Timing
 from jaxgpt.experiment.statistics import t_interval
-from jaxgpt.registry import kind_of
 
 if TYPE_CHECKING:
     from jaxgpt.experiment.report import Curve, Report
@@ -133,8 +132,7 @@ def _facts(plan: Plan) -> dict[str, object]:
     facts: dict[str, object] = {
         "scale": plan.scale.name,
         "seeds": len(plan.seeds),
-        "corpus": kind_of(training.data.corpus),
-        "tokenizer": kind_of(training.data.tokenizer),
+        **training.data.describe(),
         "training length L": plan.train_length,
         "threads per run": plan.threads,
     }

@@ -72,7 +72,7 @@ def prepare(plan: Plan) -> dict[str, Size]:
         digest = content_hash(data)
         if digest not in built:
             built[digest] = prepare_dataset(data)
-        check(arm.evaluation, built[digest].validation, data.sequence_length)
+        check(arm.evaluation, built[digest], data.reference_length)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:
         known = run.folder.request().get("dataset")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import ConfigError
-from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, resolve
+from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, data_kind, resolve
 from jaxgpt.experiment.store import RunFolder
+from jaxgpt.registry import kind_of, lookup
 
 if TYPE_CHECKING:
     from jaxgpt.evaluate.config import EvaluationConfig
@@ -90,8 +91,8 @@ class Plan:
 
     @property
     def train_length(self) -> int:
-        """Tokens per training sequence of the first variant: the L that contexts are compared with."""
-        return self.arms[0].training.data.sequence_length
+        """L of the first variant, that contexts are compared with: for text the tokens of a training sequence."""
+        return self.arms[0].training.data.reference_length
 
 
 def make_plan(
@@ -118,6 +119,7 @@ def make_plan(
     arms = _arms(experiment, scale, pairs, configs)
     _check_distinct(arms, experiment, scale, pairs, configs)
     directory = runs_dir / experiment.name
+    scale = scale.on(kind_of(arms[0].training.data))
     numbers = tuple(range(scale.seeds if seeds is None else seeds))
     runs = [run for seed in numbers for run in _runs(arms, seed, directory)]
     return Plan(experiment, scale, numbers, arms, (*_baselines(arms, directory), *runs), directory)
@@ -127,14 +129,16 @@ def make_plan(
 
 
 def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]], configs: Path) -> tuple[Arm, ...]:
-    from jaxgpt.evaluate.config import EvaluationConfig  # these bring JAX, which --list and --help do not need
+    from jaxgpt.data.dataset import DataConfig  # these bring JAX, which --list and --help do not need
+    from jaxgpt.evaluate.config import EvaluationConfig, default_evaluation
     from jaxgpt.train.run import RunConfig, encode_defaults
 
-    defaults = {**encode_defaults(), "evaluate": encode(EvaluationConfig())}
-    defaults = {name: value for name, value in defaults.items() if name in SECTIONS and name != "seed"}
+    defaults = {name: value for name, value in encode_defaults().items() if name in SECTIONS and name != "seed"}
     arms: dict[str, Arm] = {}
     for variant in sorted(experiment.variants, key=lambda variant: variant.parent is not None):
-        raw = resolve(experiment, scale, variant, pairs, configs, defaults)
+        kind = data_kind(experiment, variant, pairs, configs)
+        defaults["evaluate"] = encode(default_evaluation(lookup(DataConfig, kind, "data.type")))
+        raw = resolve(experiment, scale.on(kind), variant, pairs, configs, defaults)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
         training = config if variant.parent is None else arms[variant.parent].training

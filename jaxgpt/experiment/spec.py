@@ -23,7 +23,9 @@ from types import ModuleType
 from typing import Any
 
 from jaxgpt.config import merge, override, read_yaml
+from jaxgpt.data.dataset import DataConfig
 from jaxgpt.errors import ConfigError, nearest
+from jaxgpt.registry import lookup
 
 BASELINE = "5-gram"  # the variant name under which the n-gram baseline appears in results
 SECTIONS = ("seed", "threads", "model", "data", "train", "evaluate")
@@ -62,12 +64,21 @@ def times(factor: float) -> Callable[[Any], Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large an experiment runs: the number of seeds and a partial run configuration."""
+    """How large an experiment runs: the number of seeds and a partial run configuration; `for_data` has more of both
+    for experiments on one kind of data."""
 
     name: str
     seeds: int
     config: Mapping[str, Any]
     description: str = ""
+    for_data: Mapping[str, Scale] = dataclasses.field(default_factory=dict)
+
+    def on(self, kind: str) -> Scale:
+        """This scale for data of a kind: what `for_data` has of it lies on top."""
+        if kind not in self.for_data:
+            return dataclasses.replace(self, for_data={})
+        over = self.for_data[kind]
+        return Scale(self.name, over.seeds, merge(self.config, over.config), self.description)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,21 +172,34 @@ def list_scales(configs: Path) -> list[str]:
 
 
 def load_scale(name: str, configs: Path) -> Scale:
-    """The scale `configs/scale/NAME.yaml`: keys `seeds`, `config`, and optionally `description`."""
+    """The scale `configs/scale/NAME.yaml`: keys `seeds`, `config`, and optionally `description` and `for_data`, which
+    has `config` and `seeds` (both optional) by kind of data."""
     existing = list_scales(configs)
     if name not in existing:
         raise ConfigError(f"--scale: no scale is called {name!r}{nearest(name, existing)}")
     path = configs / "scale" / f"{name}.yaml"
     raw = read_yaml(path)
-    known = {"description", "seeds", "config"}
+    for_data = raw.pop("for_data", {})
+    if not isinstance(for_data, Mapping):
+        raise ConfigError(f"{path}: for_data: must be a mapping from kinds of data")
+    scale = _scale(name, raw, {"description", "seeds", "config"}, str(path))
+    parts = {}
+    for kind, part in for_data.items():
+        lookup(DataConfig, kind, f"{path}: for_data")
+        defaults = {"seeds": scale.seeds, "config": {}}
+        parts[kind] = _scale(name, {**defaults, **(part or {})}, set(defaults), f"{path}: for_data.{kind}")
+    return dataclasses.replace(scale, for_data=parts)
+
+
+def _scale(name: str, raw: Mapping[str, Any], known: set[str], where: str) -> Scale:
     for key in raw:
         if key not in known:
-            raise ConfigError(f"{path}: {key}: no such key{nearest(str(key), known)}")
+            raise ConfigError(f"{where}: {key}: no such key{nearest(str(key), known)}")
     config, seeds = raw.get("config"), raw.get("seeds")
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{path}: config: must be a mapping")
+        raise ConfigError(f"{where}: config: must be a mapping")
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise ConfigError(f"{path}: seeds: expected a whole number, 1 or more, got {seeds!r}")
+        raise ConfigError(f"{where}: seeds: expected a whole number, 1 or more, got {seeds!r}")
     return Scale(name, seeds, config, str(raw.get("description", "")))
 
 
@@ -192,6 +216,21 @@ def include(layer: Mapping[str, Any], configs: Path) -> dict[str, Any]:
     return merge(below, own)
 
 
+def data_kind(experiment: Experiment, variant: Variant, pairs: Sequence[tuple[str, Any]], configs: Path) -> str:
+    """The kind of a variant's data, which decides what a scale and the evaluations are."""
+    kind = "text"
+    for layer in [include(experiment.base, configs), *_own(experiment, variant), override({}, pairs)]:
+        data = layer.get("data", {})
+        kind = data.get("type", kind) if isinstance(data, Mapping) else data
+    return kind
+
+
+def _own(experiment: Experiment, variant: Variant) -> list[Mapping[str, Any]]:
+    """The layers of a variant, on its parent's."""
+    parent = [] if variant.parent is None else [experiment.variant(variant.parent).overrides]
+    return [*parent, variant.overrides]
+
+
 def resolve(
     experiment: Experiment,
     scale: Scale,
@@ -205,10 +244,8 @@ def resolve(
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
     layers = [include(experiment.base, configs), include(scale.config, configs)]
-    if variant.parent is not None:
-        layers.append(dict(experiment.variant(variant.parent).overrides))
     raw = dict(defaults)
-    for layer in [*layers, variant.overrides]:
+    for layer in [*layers, *_own(experiment, variant)]:
         known = _applied(layer, raw, f"experiment {experiment.name}, variant {variant.name!r}: ")
         raw = override(raw, known.items())  # unlike merge, goes below `position: rope`
     raw = override(raw, pairs)

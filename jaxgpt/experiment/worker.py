@@ -72,23 +72,25 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
             model, _ = load_model(folder.path, decode(ModelConfig, wanted["model"], "model"))
             return model_scorer(model)
 
-        _evaluate(folder, wanted, scorer, dataset, config.data.sequence_length)
+        _evaluate(folder, wanted, scorer, dataset, config.data.reference_length)
 
 
 def _baseline(folder: RunFolder, request: dict[str, Any]) -> None:
     """Count n-grams and evaluate them."""
     from jaxgpt.data.dataset import DataConfig, prepare
+    from jaxgpt.data.sources.text import TextDataset
     from jaxgpt.evaluate.ngram import NgramConfig
 
     raw = request["config"]
     config = decode(DataConfig, raw["data"], "data")
     dataset = prepare(config)
+    assert isinstance(dataset, TextDataset)
     for wanted in request["evaluations"]:
 
         def scorer() -> Scorer:
             return decode(NgramConfig, raw["ngram"], "ngram").fit(dataset.train.tokens, dataset.tokenizer.vocab_size)
 
-        _evaluate(folder, wanted, scorer, dataset, config.sequence_length)
+        _evaluate(folder, wanted, scorer, dataset, config.reference_length)
 
 
 def _evaluate(
@@ -103,8 +105,7 @@ def _evaluate(
     print(f"evaluating {wanted['variant']}", flush=True)
     started = time.monotonic()
     config: EvaluationConfig = decode(EvaluationConfig, wanted["evaluate"], "evaluate")
-    split, byte_lengths = dataset.validation, dataset.tokenizer.byte_lengths
-    measurements = evaluate(scorer(), config, split, byte_lengths, train_length)
+    measurements = evaluate(scorer(), config, dataset, train_length)
     entry = {
         "hash": wanted["hash"],
         "variant": wanted["variant"],

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgpt.data.dataset import Dataset, prepare
-from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
+from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
 from jaxgpt.files import write_json
@@ -81,7 +81,6 @@ class _Loop:
         self.config, self.directory, self.dataset = config, directory, dataset
         train, data = config.train, config.data
         self.done = 0
-        self.packed = data.packing == "documents"
         self.schedule = train.schedule.make(train.learning_rate, train.steps)
         optimizer = train.optimizer.make(self.schedule)
         if train.gradient_clip is not None:
@@ -89,12 +88,13 @@ class _Loop:
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
         self.optimizer = optimizer
         self.init = lambda: init_state(model, optimizer, config.seed)
-        step = make_train_step(optimizer, seed=config.seed, packed=self.packed, accumulation=train.accumulation)
+        step = make_train_step(optimizer, seed=config.seed, packed=dataset.packed, accumulation=train.accumulation)
         self.train_step = jax.jit(step, donate_argnums=0)
         self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
-        self.shape = {"batch_size": train.batch_size, "sequence_length": data.sequence_length}
-        self.identity = pipeline_identity(dataset.fingerprint, **self.shape, seed=config.seed, packing=data.packing)
-        self.iterator = batches(dataset.train, **self.shape, seed=config.seed, packing=data.packing)
+        self.identity = pipeline_identity(
+            dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
+        )
+        self.iterator = dataset.batches(train.batch_size, config.seed)
         self.checkpoints = Checkpoints(directory / "checkpoints", keep=train.keep_checkpoints)
 
     def close(self) -> None:
@@ -206,11 +206,11 @@ class _Loop:
         self.checkpoints.save(state, self.done, extra)
 
     def validate(self, model: Any) -> float:
-        """Mean negative log-likelihood on windows spread over the validation split, in nats per token."""
+        """Mean negative log-likelihood on batches spread over the validation data, in nats per token."""
         batch_size, sequence_length = self.config.train.batch_size, self.config.data.sequence_length
         wanted = max(self.config.train.validation_tokens // (batch_size * sequence_length), 1)
         total = weight = 0.0
-        for batch in validation_batches(self.dataset.validation, batch_size, sequence_length, wanted):
+        for batch in self.dataset.validation_batches(batch_size, wanted):
             total += float(self.validation_sum(model, batch))
             weight += float(batch["weights"].sum())
         return total / weight

@@ -23,6 +23,7 @@ from jaxgpt.config import (
     write_yaml,
 )
 from jaxgpt.data.dataset import DataConfig
+from jaxgpt.data.sources.text import TextDataConfig
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, UserError
 from jaxgpt.files import write_atomic
@@ -75,7 +76,7 @@ class RunConfig:
     seed: int = 0
     threads: int = 1  # size of XLA's thread pool: another size sums in another order
     model: ModelConfig = DecoderConfig()
-    data: DataConfig = DataConfig()
+    data: DataConfig = TextDataConfig()
     train: TrainConfig = TrainConfig()
     start: StartConfig | None = added_later(None)  # the weights to begin with; None: drawn from the seed
 

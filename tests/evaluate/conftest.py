@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from jaxgpt.data.sources.text import TextDataset
+from jaxgpt.data.tokenizers.base import Tokenizer
 from jaxgpt.data.tokens import TokenSplit, split_of
 from jaxgpt.errors import ContextTooLong
 
@@ -38,18 +40,32 @@ def oracle() -> type[Oracle]:
     return Oracle
 
 
-@pytest.fixture
-def counting_split() -> Callable[..., TokenSplit]:
-    """Documents of the given lengths whose token ids count up through the whole stream."""
+class Bytes(Tokenizer):
+    """A vocabulary whose token `i` stands for `byte_lengths[i]` bytes."""
 
-    def make(*lengths: int) -> TokenSplit:
-        ends = np.cumsum([0, *lengths])
-        return split_of([np.arange(start, stop) for start, stop in itertools.pairwise(ends)])
+    def __init__(self, byte_lengths: np.ndarray):
+        super().__init__(())
+        self.byte_lengths = byte_lengths
+
+
+@pytest.fixture
+def text() -> Callable[..., TextDataset]:
+    """A dataset whose validation text is a split; unless told otherwise every token stands for one byte."""
+
+    def make(split: TokenSplit, byte_lengths: np.ndarray | None = None) -> TextDataset:
+        tokenizer = Bytes(np.ones(100_000, np.int64) if byte_lengths is None else byte_lengths)
+        return TextDataset(tokenizer, "", 16, "windows", train=split, validation=split, corpus_fingerprint="")
 
     return make
 
 
 @pytest.fixture
-def ones() -> np.ndarray:
-    """Byte lengths of a vocabulary in which every token stands for one byte."""
-    return np.ones(100_000, np.int64)
+def counting_text(text) -> Callable[..., TextDataset]:
+    """Documents of the given lengths whose token ids count up through the whole stream."""
+
+    def make(*lengths: int, byte_lengths: np.ndarray | None = None) -> TextDataset:
+        ends = np.cumsum([0, *lengths])
+        split = split_of([np.arange(start, stop) for start, stop in itertools.pairwise(ends)])
+        return text(split, byte_lengths)
+
+    return make

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgpt.data.tokens import split_of
 from jaxgpt.errors import ContextTooLong
 from jaxgpt.evaluate import EvaluationConfig, evaluate
 from jaxgpt.evaluate.protocols.by_position import ByPositionConfig
@@ -103,11 +104,10 @@ def test_the_decoder_computes_only_the_logits_that_are_scored(decoder):
     assert np.ptp(whole) > 0.01
 
 
-def test_learned_positions_are_measured_up_to_their_end(decoder, counting_split):
-    split = counting_split(2000)
-    object.__setattr__(split, "tokens", split.tokens % 50)
+def test_learned_positions_are_measured_up_to_their_end(decoder, text):
+    dataset = text(split_of([np.arange(2000) % 50]))
     protocols = {"fixed": FixedTargetConfig(multiples=(1.0, 2.0)), "positions": ByPositionConfig(window=2.0)}
-    measured = evaluate(model_scorer(decoder), EvaluationConfig(protocols), split, np.ones(50, int), 8)
+    measured = evaluate(model_scorer(decoder), EvaluationConfig(protocols), dataset, 8)
     assert [(m.metric, m.context) for m in measured] == [("fixed_target_nll", 8), ("fixed_target_bits_per_byte", 8)]
 
 

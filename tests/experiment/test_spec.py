@@ -68,12 +68,34 @@ def test_scales(toy):
         ("seeds: 0\nconfig: {}\n", "seeds: expected a whole number"),
         ("seeds: true\nconfig: {}\n", "seeds: expected a whole number"),
         ("seeds: 2\n", "config: must be a mapping"),
+        ("seeds: 2\nconfig: {}\nfor_data: text\n", "for_data: must be a mapping from kinds of data"),
+        ("seeds: 2\nconfig: {}\nfor_data: {texts: {}}\n", "for_data: no data is called 'texts'; did you mean 'text'"),
+        ("seeds: 2\nconfig: {}\nfor_data: {text: {train: {}}}\n", "for_data.text: train: no such key"),
+        ("seeds: 2\nconfig: {}\nfor_data: {text: {seeds: 0}}\n", "for_data.text: seeds: expected a whole number"),
     ],
 )
 def test_scales_that_cannot_be(toy, text, message):
     (toy.configs / "scale" / "bad.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         spec.load_scale("bad", toy.configs)
+
+
+def test_a_scale_has_more_for_a_kind_of_data(toy):
+    (toy.configs / "scale" / "two.yaml").write_text(
+        "{seeds: 2, config: {train: {steps: 4}}, for_data: {text: {seeds: 5, config: {train: {batch_size: 3}}}}}"
+    )
+    scale = spec.load_scale("two", toy.configs)
+    assert scale.on("text") == Scale("two", 5, {"train": {"steps": 4, "batch_size": 3}})
+    assert scale.on("other") == Scale("two", 2, {"train": {"steps": 4}})
+
+
+def test_the_kind_of_data_is_that_of_all_layers(tmp_path):
+    child = Variant("child", {"data": "b"})
+    one = experiment(child, base={"data": {"type": "a"}})
+    assert spec.data_kind(experiment(child), Variant("x"), [], tmp_path) == "text"
+    assert spec.data_kind(one, Variant("x"), [], tmp_path) == "a"
+    assert spec.data_kind(one, child, [], tmp_path) == "b"
+    assert spec.data_kind(one, child, [("data.type", "c")], tmp_path) == "c"
 
 
 def test_the_shipped_scales_load():

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxgpt.errors import ContextTooLong
+from jaxgpt.data.dataset import Dataset
+from jaxgpt.data.sources.text import TextDataset
+from jaxgpt.errors import ConfigError, ContextTooLong
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.registry import slot
-
-if TYPE_CHECKING:
-    from jaxgpt.data.tokens import TokenSplit
 
 log = logging.getLogger("jaxgpt.evaluate")
 
@@ -32,21 +30,31 @@ class Measurement:
 @slot("protocol", package="jaxgpt.evaluate.protocols")
 @dataclasses.dataclass(frozen=True)
 class ProtocolConfig:
-    """A way of measuring how well held-out text is predicted. Which tokens are scored depends on the split and the
+    """A way of measuring how well held-out text is predicted. Which tokens are scored depends on the dataset and the
     training length, never on the scorer.
     """
 
-    def check(self, split: TokenSplit, train_length: int) -> None:
-        """Raise DataError or ConfigError where `split` or `train_length` does not allow this protocol: call it before
+    def check(self, dataset: Dataset, train_length: int) -> None:
+        """Raise DataError or ConfigError where `dataset` or `train_length` does not allow this protocol: call it before
         training, which is when too little text should be found out."""
         raise TypeError(f"{type(self).__qualname__} must define check()")
 
-    def run(self, scorer: Scorer, split: TokenSplit, byte_lengths: np.ndarray, train_length: int) -> list[Measurement]:
-        """Measurements in order of context. `scorer` takes any number of rows (`batched`); `byte_lengths [V]` are the
-        UTF-8 bytes each token stands for. A context that the scorer refuses (ContextTooLong), or on which its loss is
-        not a number, is left out and logged. Raises DataError and ConfigError as `check` does.
+    def run(self, scorer: Scorer, dataset: Dataset, train_length: int) -> list[Measurement]:
+        """Measurements in order of context. `scorer` takes any number of rows (`batched`). A context that the scorer
+        refuses (ContextTooLong), or on which its loss is not a number, is left out and logged. Raises DataError and
+        ConfigError as `check` does.
         """
         raise TypeError(f"{type(self).__qualname__} must define run()")
+
+
+def text_of(dataset: Dataset, name: str) -> TextDataset:
+    """`dataset`, of which protocol `name` needs the text. Raises ConfigError where it has none."""
+    if not isinstance(dataset, TextDataset):
+        raise ConfigError(
+            f"evaluate.protocols.{name}: needs text to predict, and these data have none; set "
+            f"evaluate.protocols.{name}=null"
+        )
+    return dataset
 
 
 def losses(

@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.tokens import TokenSplit
 from jaxgpt.errors import ConfigError
-from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, losses
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, losses, text_of
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.evaluate.spans import spread, tokens_of, windows
 from jaxgpt.registry import register
@@ -48,10 +49,12 @@ class ByPositionConfig(ProtocolConfig):
         window, _ = self._sizes(train_length)
         return spread(split.num_tokens, self.rows, window, "evaluation by position") + window + 1
 
-    def check(self, split: TokenSplit, train_length: int) -> None:
+    def check(self, dataset: Dataset, train_length: int) -> None:
+        split = text_of(dataset, "by_position").validation
         self._stops(split, train_length)
 
-    def run(self, scorer: Scorer, split: TokenSplit, byte_lengths: np.ndarray, train_length: int) -> list[Measurement]:
+    def run(self, scorer: Scorer, dataset: Dataset, train_length: int) -> list[Measurement]:
+        split = text_of(dataset, "by_position").validation
         window, bucket = self._sizes(train_length)
         inputs_RT, targets_RT = windows(split.tokens, self._stops(split, train_length), window)
         losses_RT = losses("by_position", scorer, inputs_RT, targets_RT)

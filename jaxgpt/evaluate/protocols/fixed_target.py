@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.tokens import TokenSplit, require_document_lengths
 from jaxgpt.errors import ConfigError
-from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses, text_of
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.evaluate.spans import contexts_of, document_stops, quarter, windows
 from jaxgpt.registry import register
@@ -60,10 +61,12 @@ class FixedTargetConfig(ProtocolConfig):
         require_document_lengths(split, needed, self.documents, "evaluation with fixed targets")
         return document_stops(split.offsets, needed, quarter(self.targets, train_length), self.places, f"{PATH}.places")
 
-    def check(self, split: TokenSplit, train_length: int) -> None:
+    def check(self, dataset: Dataset, train_length: int) -> None:
+        split = text_of(dataset, "fixed_target").validation
         self.stops(split, train_length)
 
-    def run(self, scorer: Scorer, split: TokenSplit, byte_lengths: np.ndarray, train_length: int) -> list[Measurement]:
+    def run(self, scorer: Scorer, dataset: Dataset, train_length: int) -> list[Measurement]:
+        split, byte_lengths = text_of(dataset, "fixed_target").validation, dataset.tokenizer.byte_lengths
         stops, targets = self.stops(split, train_length), quarter(self.targets, train_length)
         measurements = []
         for context in self.contexts(train_length):

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 
+from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.tokens import TokenSplit
-from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses, text_of
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.evaluate.spans import contexts_of, spread, windows
 from jaxgpt.registry import register
@@ -43,10 +44,12 @@ class NonOverlappingConfig(ProtocolConfig):
         length = math.lcm(*self._contexts(train_length))
         return spread(split.num_tokens, self.stretches, length, "evaluation in non-overlapping windows"), length
 
-    def check(self, split: TokenSplit, train_length: int) -> None:
+    def check(self, dataset: Dataset, train_length: int) -> None:
+        split = text_of(dataset, "non_overlapping").validation
         self._starts(split, train_length)
 
-    def run(self, scorer: Scorer, split: TokenSplit, byte_lengths: np.ndarray, train_length: int) -> list[Measurement]:
+    def run(self, scorer: Scorer, dataset: Dataset, train_length: int) -> list[Measurement]:
+        split, byte_lengths = text_of(dataset, "non_overlapping").validation, dataset.tokenizer.byte_lengths
         starts, length = self._starts(split, train_length)
         measurements = []
         for context in self._contexts(train_length):

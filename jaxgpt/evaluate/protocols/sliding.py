@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.tokens import TokenSplit
 from jaxgpt.errors import ConfigError
-from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses, text_of
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.evaluate.spans import contexts_of, quarter, spread, windows
 from jaxgpt.registry import register
@@ -58,10 +59,12 @@ class SlidingConfig(ProtocolConfig):
         starts = spread(split.num_tokens, self.stretches, length, "evaluation with a sliding window")
         return (starts[:, None] + np.arange(longest, length + 1, stride)).reshape(-1) + 1
 
-    def check(self, split: TokenSplit, train_length: int) -> None:
+    def check(self, dataset: Dataset, train_length: int) -> None:
+        split = text_of(dataset, "sliding").validation
         self._stops(split, train_length)
 
-    def run(self, scorer: Scorer, split: TokenSplit, byte_lengths: np.ndarray, train_length: int) -> list[Measurement]:
+    def run(self, scorer: Scorer, dataset: Dataset, train_length: int) -> list[Measurement]:
+        split, byte_lengths = text_of(dataset, "sliding").validation, dataset.tokenizer.byte_lengths
         stops, stride = self._stops(split, train_length), quarter(self.stride, train_length)
         measurements = []
         for window in self._contexts(train_length):

@@ -24,8 +24,8 @@ def protocol(request) -> ProtocolConfig:
 
 
 @pytest.fixture
-def split(counting_split):
-    return counting_split(3000, 40, 2000, 500)
+def dataset(counting_text):
+    return counting_text(3000, 40, 2000, 500)
 
 
 def test_the_four_of_the_issue_exist():
@@ -36,8 +36,8 @@ def test_configuration_round_trips(protocol):
     assert decode(ProtocolConfig, encode(protocol)) == protocol
 
 
-def test_a_constant_loss_is_measured_as_itself(protocol, split, oracle, ones):
-    measurements = protocol.run(oracle(lambda position, target: np.full(target.shape, 1.5)), split, ones, L)
+def test_a_constant_loss_is_measured_as_itself(protocol, dataset, oracle):
+    measurements = protocol.run(oracle(lambda position, target: np.full(target.shape, 1.5)), dataset, L)
     assert measurements
     for measurement in measurements:
         assert isinstance(measurement.value, float)
@@ -50,39 +50,39 @@ def test_a_constant_loss_is_measured_as_itself(protocol, split, oracle, ones):
     assert contexts == sorted(contexts)
 
 
-def test_every_context_scores_the_same_tokens_once(protocol, split, oracle, ones):
+def test_every_context_scores_the_same_tokens_once(protocol, dataset, oracle):
     scorer = oracle(lambda position, target: target)
-    protocol.run(scorer, split, ones, L)
+    protocol.run(scorer, dataset, L)
     scored = [sorted(targets) for targets in scorer.scored.values()]
     assert all(targets == scored[0] for targets in scored)
     assert len(set(scored[0])) == len(scored[0])
 
 
-def test_a_scorer_that_refuses_a_length_loses_only_that(protocol, split, oracle, ones, caplog):
-    whole = protocol.run(oracle(lambda position, target: target), split, ones, L)
+def test_a_scorer_that_refuses_a_length_loses_only_that(protocol, dataset, oracle, caplog):
+    whole = protocol.run(oracle(lambda position, target: target), dataset, L)
     with caplog.at_level(logging.WARNING, "jaxgpt.evaluate"):
-        part = protocol.run(oracle(lambda position, target: target, longest=L), split, ones, L)
-    single_window = protocol.run(oracle(lambda position, target: target, longest=1), split, ones, L)
+        part = protocol.run(oracle(lambda position, target: target, longest=L), dataset, L)
+    single_window = protocol.run(oracle(lambda position, target: target, longest=1), dataset, L)
     assert single_window == []
     expected = [] if encode(protocol)["type"] == "by_position" else [m for m in whole if m.context <= L]
     assert part == expected
     assert "positions end at 16" in caplog.text
 
 
-def test_too_little_text_is_refused_before_training(protocol, counting_split):
+def test_too_little_text_is_refused_before_training(protocol, counting_text):
     with pytest.raises(DataError, match=r"\d+ tokens"):
-        protocol.check(counting_split(3, 2), L)
+        protocol.check(counting_text(3, 2), L)
 
 
-def test_enough_text_passes_the_check(protocol, split):
-    assert protocol.check(split, L) is None
+def test_enough_text_passes_the_check(protocol, dataset):
+    assert protocol.check(dataset, L) is None
 
 
-def test_scores_do_not_depend_on_how_tokens_are_stored(protocol, oracle, ones):
+def test_scores_do_not_depend_on_how_tokens_are_stored(protocol, oracle, text):
     tokens = np.arange(3000)
     small, large = split_of([tokens]), split_of([tokens])
     object.__setattr__(large, "tokens", tokens.astype(np.uint32))
-    results = [protocol.run(oracle(lambda p, t: np.sin(p + t)), split, ones, L) for split in (small, large)]
+    results = [protocol.run(oracle(lambda p, t: np.sin(p + t)), dataset, L) for dataset in (text(small), text(large))]
     assert results[0] == results[1]
 
 
@@ -111,8 +111,8 @@ def test_a_loss_that_is_no_number_is_left_out(oracle, caplog):
     assert "x: no measurement at context 5: the loss is not a finite number" in caplog.text
 
 
-def test_the_base_is_no_protocol(split, oracle, ones):
+def test_the_base_is_no_protocol(dataset, oracle):
     with pytest.raises(TypeError, match="check"):
-        ProtocolConfig().check(split, L)
+        ProtocolConfig().check(dataset, L)
     with pytest.raises(TypeError, match="run"):
-        ProtocolConfig().run(oracle(lambda p, t: t), split, ones, L)
+        ProtocolConfig().run(oracle(lambda p, t: t), dataset, L)

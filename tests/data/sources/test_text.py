@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 
 from jaxgpt.config import decode, encode, read_yaml
-from jaxgpt.data import dataset as dataset_module
 from jaxgpt.data.corpora.sotu import SotuConfig
 from jaxgpt.data.corpora.text import TextConfig
-from jaxgpt.data.dataset import DataConfig, prepare, split_documents
+from jaxgpt.data.dataset import DataConfig, prepare
+from jaxgpt.data.sources import text as text_module
+from jaxgpt.data.sources.text import TextDataConfig, split_documents
 from jaxgpt.data.tokenizers.byte import ByteConfig
 from jaxgpt.data.tokenizers.character import CharacterConfig
 from jaxgpt.errors import ConfigError, DataError
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+CONFIGS = Path(__file__).parents[3] / "configs" / "data"
 
 
-def config_of(folder, **fields) -> DataConfig:
-    return DataConfig(**{"corpus": TextConfig(path=str(folder)), "tokenizer": CharacterConfig(), **fields})
+def config_of(folder, **fields) -> TextDataConfig:
+    return TextDataConfig(**{"corpus": TextConfig(path=str(folder)), "tokenizer": CharacterConfig(), **fields})
 
 
 def contents(dataset) -> list[tuple[str, str]]:
@@ -53,8 +54,8 @@ def test_the_tokenizer_never_sees_validation_text(folder):
 
 def test_is_prepared_once_and_again_when_anything_changes(folder, monkeypatch):
     built = []
-    build = dataset_module._build
-    monkeypatch.setattr(dataset_module, "_build", lambda *arguments: built.append(1) or build(*arguments))
+    build = text_module._build
+    monkeypatch.setattr(text_module, "_build", lambda *arguments: built.append(1) or build(*arguments))
     first, again = prepare(config_of(folder)), prepare(config_of(folder, sequence_length=7, packing="documents"))
     assert len(built) == 1
     assert first.fingerprint == again.fingerprint
@@ -105,7 +106,7 @@ def test_several_at_once(folder, cache):
 
 
 def test_warm_start_is_quick_and_reads_no_text(monkeypatch):
-    config = DataConfig(tokenizer=ByteConfig())
+    config = TextDataConfig(tokenizer=ByteConfig())
     cold = prepare(config)
     monkeypatch.setattr(SotuConfig, "documents", lambda self: pytest.fail("read the text again"))
     started = time.perf_counter()
@@ -154,26 +155,26 @@ def test_split_is_seeded_never_empty_and_keeps_its_place():
 )
 def test_a_config_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(ConfigError) as caught:
-        decode(DataConfig, fields, "data")
+        decode(DataConfig, {"type": "text", **fields}, "data")
     assert str(caught.value).startswith(message)
 
 
 def test_packing_is_checked_from_python_too():
     with pytest.raises(ValueError, match="packing: must be windows or documents, got 'rows'"):
-        DataConfig(packing="rows")
+        TextDataConfig(packing="rows")
 
 
 def test_the_size_of_the_vocabulary_may_be_known_before():
-    assert DataConfig().known_vocab_size() == 1024
-    assert DataConfig(tokenizer=ByteConfig()).known_vocab_size() == 257
-    assert DataConfig(tokenizer=CharacterConfig()).known_vocab_size() is None
+    assert TextDataConfig().known_vocab_size() == 1024
+    assert TextDataConfig(tokenizer=ByteConfig()).known_vocab_size() == 257
+    assert TextDataConfig(tokenizer=CharacterConfig()).known_vocab_size() is None
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_configs_that_come_along_are_valid(path):
     raw = read_yaml(path)
     assert list(raw) == ["data"]
-    config = decode(DataConfig, raw["data"], "data")
+    config = decode(DataConfig, {"type": "text", **raw["data"]}, "data")
     assert decode(DataConfig, encode(config)) == config
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert all(any(word in line for line in header) for word in ("command:", "time:", "expected:"))
