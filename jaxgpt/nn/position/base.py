@@ -138,7 +138,40 @@ class PositionEncoding(nnx.Module):
 @register("nope")
 @dataclasses.dataclass(frozen=True)
 class NopeConfig(PositionConfig):
-    """No positional encoding: only the causal mask tells order (Haviv et al. 2022, arXiv:2203.16634)."""
+    """No positional encoding: only the causal mask tells order (Haviv et al. 2022, arXiv:2203.16634).
+
+    In a pattern such as [rope, rope, rope, nope] (Yang et al. 2025, arXiv:2501.18795) the layers without positions may
+    sharpen their scores as the context grows, as those of Llama 4: the query at i, counted from 0 in its document, is
+    multiplied by 1 + query_temperature * ln(floor((i + 1) / temperature_floor) + 1).
+
+    query_temperature: 0 leaves queries alone; Llama 4 has 0.1.
+    temperature_floor: tokens from which on it acts.
+    """
+
+    query_temperature: float = 0.0
+    temperature_floor: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.query_temperature < 0:
+            raise ValueError(f"query_temperature: {self.query_temperature} must be at least 0")
+        if self.temperature_floor < 1:
+            raise ValueError(f"temperature_floor: {self.temperature_floor} must be at least 1")
 
     def make(self, dims: PositionDims, key: Array) -> PositionEncoding:
-        return PositionEncoding()
+        return PositionEncoding() if self.query_temperature == 0 else TemperedNope(self)
+
+    @classmethod
+    def examples(cls) -> tuple[PositionConfig, ...]:
+        return cls(), cls(query_temperature=0.5, temperature_floor=4)
+
+
+class TemperedNope(PositionEncoding):
+    shift_invariant = False  # the temperature depends on the query's own position
+
+    def __init__(self, config: NopeConfig):
+        self.config = config
+
+    def queries(self, q_BTNH: Array, positions: Positions) -> Array:
+        steps = (positions.position + 1) // self.config.temperature_floor
+        factors = 1 + self.config.query_temperature * jnp.log1p(steps.astype(jnp.float32))
+        return (q_BTNH.astype(jnp.float32) * factors[:, :, None, None]).astype(q_BTNH.dtype)

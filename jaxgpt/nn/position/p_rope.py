@@ -41,7 +41,7 @@ class PRopeConfig(RopeConfig):
 
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:
-        return cls(), cls(p=0.25, layout="interleaved")
+        return (cls(),)  # layouts and fractions are rope's
 
 
 @dataclasses.dataclass(frozen=True)

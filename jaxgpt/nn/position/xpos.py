@@ -51,7 +51,7 @@ class XposConfig(RopeConfig):
 
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:
-        return cls(), cls(layout="interleaved", fraction=0.5, scale_base=64.0)
+        return (cls(),)  # layouts and fractions are rope's
 
 
 class Xpos(Rope):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgpt.config import decode
 from jaxgpt.errors import ConfigError
 from jaxgpt.nn.position.base import NopeConfig, PositionConfig, PositionDims, PositionEncoding, Positions
 
@@ -53,6 +54,24 @@ def test_nope_changes_nothing():
     assert encoding.embed(x, positions) is encoding.queries(x, positions) is encoding.keys(x, positions) is x
     assert not encoding.has_bias
     assert jax.tree.leaves(encoding) == []
+
+
+def test_queries_without_positions_grow_by_the_formula_of_llama4():
+    """1 + 0.1 ln(floor((i + 1) / 8192) + 1): 1 up to position 8190, then 1 + 0.1 ln 2, ..."""
+    encoding = NopeConfig(query_temperature=0.1).make(DIMS, jax.random.key(0))
+    where = jnp.array([[0, 8190, 8191, 16382, 16383, 81919]])
+    q = 2 * jnp.ones((1, 6, 2, 4), jnp.bfloat16)
+    found = encoding.queries(q.astype(jnp.float32), Positions(where, where, where))[0, :, 0, 0]
+    np.testing.assert_allclose(found / 2, 1 + 0.1 * np.log([1, 1, 2, 2, 3, 11]), rtol=1e-6)
+    assert encoding.queries(q, Positions(where, where, where)).dtype == jnp.bfloat16
+    assert encoding.keys(q, Positions(where, where, where)) is q
+    assert not encoding.shift_invariant
+
+
+@pytest.mark.parametrize(("field", "value"), [("query_temperature", -0.1), ("temperature_floor", 0)])
+def test_impossible_temperatures(field, value):
+    with pytest.raises(ConfigError, match=f"position: {field}: {value} must be at least"):
+        decode(PositionConfig, {"type": "nope", field: value}, "position")
 
 
 def test_a_limit_is_refused_with_the_lengths_and_a_way_out():

@@ -298,7 +298,8 @@ def test_moving_all_positions_changes_no_score(config):
 def test_packed_documents_equal_separate_ones(config):
     """Two documents of unlike length, in both orders, against a row for each."""
     encoding = make(config)
-    long, short = (14, 8) if encoding.max_length is None else (encoding.max_length, encoding.max_length - 2)
+    long = min(14, encoding.max_length or 14)
+    short = min(8, long - 2)
     one, two = X[0, :long], X[1, :short]
 
     def row(*parts):
@@ -326,8 +327,9 @@ def test_newest_token_from_a_cache_equals_the_full_pass(config):
     empty places behind the newest token."""
     encoding = make(config)
     length = min(LENGTH - 5, encoding.max_length or LENGTH)
-    positions = encoding.assign(documents([[length]] * B), None)
-    full = attend(encoding, X, positions)
+    given = documents([[length]] * B)
+    full = attend(encoding, X, given)
+    positions = encoding.assign(given, None)
     q, k, v = (np.array(part) for part in project(encoding.embed(X, positions)))
     where = jax.tree.map(lambda a: a * np.asarray(positions.segment), positions)  # zeros where nothing is
     if encoding.rotates_by_length:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -63,19 +64,20 @@ def test_exact_up_to_the_documented_distance(compare):
     np.testing.assert_allclose(found, wanted, atol=3e-3)
 
 
-@pytest.mark.parametrize("position", [64 * 1024, 10**6, 10**9])
-def test_nothing_overflows(position):
+def test_nothing_overflows():
     """Forward and backward, with queries before keys as well, which a mask hides only after they are multiplied."""
-    encoding, where = make(), at(0, position // 2, position)
-    x = 1e3 * jnp.ones((1, 3, 1, 16))
+    encoding, x = make(), 1e3 * jnp.ones((1, 3, 1, 16))
 
-    def total(x):
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def total(x, where):
         scores = jnp.einsum("BTNH,BSNH->BNTS", encoding.queries(x, where), encoding.keys(x, where))
         return jnp.where(jnp.tril(jnp.ones((1, 1, 3, 3), bool)), scores, -1e30).sum(), scores
 
-    (_, scores), gradient = jax.value_and_grad(total, has_aux=True)(x)
-    assert jnp.isfinite(scores).all()
-    assert jnp.isfinite(gradient).all()
+    for position in (64 * 1024, 10**6, 10**9):
+        (_, scores), gradient = total(x, at(0, position // 2, position))
+        assert jnp.isfinite(scores).all(), position
+        assert jnp.isfinite(gradient).all(), position
 
 
 def test_impossible_fields():
