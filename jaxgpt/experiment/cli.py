@@ -117,7 +117,8 @@ def _plan(plan: Plan, workers: int | None, console: Console) -> None:
         finished = sum(run.is_finished() for run in runs)
         note = arm.variant.description
         if arm.variant.parent:
-            note = f"{note}; " * bool(note) + f"evaluated with the weights of {arm.variant.parent}"
+            what = "evaluated with" if not arm.variant.trains else "begins with"
+            note = f"{note}; " * bool(note) + f"{what} the weights of {arm.variant.parent}"
         flops, tokens = (f"{size.flops:.3g}", f"{size.tokens:,}") if size.tokens else ("-", "-")
         numbers = (str(len(runs)), str(finished)) if runs else ("-", "-")
         table.add_row(arm.name, f"{size.parameters:,}", flops, tokens, *numbers, note)

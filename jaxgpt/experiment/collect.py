@@ -112,12 +112,12 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
         parameters |= {one["variant"]: one["parameters"] for one in run.folder.request().get("evaluations", [])}
     table = []
     for arm in plan.arms:
-        config, trained = arm.training, arm.variant.parent is None
+        config, trained, parent = arm.training, arm.variant.trains, arm.variant.parent
         line: dict[str, object] = {
             "variant": arm.name,
             "description": arm.variant.description,
             "parameters": parameters.get(arm.name, 0),
-            "weights": "trained" if trained else f"of {arm.variant.parent}",
+            "weights": "trained" if parent is None else f"of {parent}" + ", trained further" * trained,
             "tokens": config.tokens if trained else 0,
             "steps": config.train.steps if trained else 0,
             "learning rate": config.train.learning_rate,

@@ -34,11 +34,11 @@ def worker_command(run: Run) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A run that did not finish: why, and where its output is."""
+    """A run that did not finish: why, and where its output is, if it was started."""
 
     run: Run
     message: str
-    log: Path
+    log: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def prepare(plan: Plan) -> dict[str, Size]:
         digest = content_hash(data)
         if digest not in built:
             built[digest] = prepare_dataset(data)
-        check(arm.evaluation, built[digest], data.reference_length)
+        check(arm.evaluation, built[digest], arm.length)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:
         known = run.folder.request().get("dataset")
@@ -102,7 +102,7 @@ def execute(
         runs = pending(plan)
         for run in runs:
             _ask(plan, run, sizes)
-        tasks = [Task(run.name, tuple(command(run)), run.folder.log, {"PYTHONUNBUFFERED": "1"}) for run in runs]
+        tasks = [_task(run, command) for run in runs]
         pool = Pool(slots)
         with Display(runs, console) as display:
             outcomes = pool.run(tasks, display.on_event)
@@ -111,6 +111,11 @@ def execute(
     if pool.interrupted:
         failures = []  # they were told to stop, and resume where they saved
     return Executed(tuple(finished), tuple(failures), pool.interrupted)
+
+
+def _task(run: Run, command: Command) -> Task:
+    after = (run.after,) if run.after else ()
+    return Task(run.name, tuple(command(run)), run.folder.log, {"PYTHONUNBUFFERED": "1"}, after=after)
 
 
 def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
@@ -131,6 +136,7 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
                 "parameters": sizes[one.variant].parameters if run.kind == "model" else 0,
                 "model": one.model,
                 "evaluate": one.config,
+                "length": one.length,
             }
             for one in run.evaluations
         ],
@@ -146,6 +152,8 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
 
 def _failure(run: Run, outcome: Outcome) -> Failure:
     """The worker's own words where it left some, else how its process ended."""
+    if outcome.code is None:
+        return Failure(run, outcome.describe(), None)
     status = run.folder.status()
     message = status.get("message") if status.get("state") == "failed" else None
     if outcome.ok:
@@ -157,8 +165,11 @@ def print_failures(failures: Sequence[Failure], console: Console) -> None:
     """Every failure with its message and where its output is; the end of the output once for each message."""
     shown = set()
     for failure in failures:
-        head = Text.assemble((failure.run.name, "bold red"), f" failed: {failure.message}")
+        failed = "" if failure.log is None else " failed:"
+        head = Text.assemble((failure.run.name, "bold red"), f"{failed} {failure.message}")
         console.print(head, soft_wrap=True)
+        if failure.log is None:
+            continue
         if failure.message not in shown:
             for line in tail(failure.log, 8).splitlines():
                 console.print(Text(f"    {line}", "dim"), soft_wrap=True)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SHARE_OF_PEAK = 0.3
 """Share of the matrix-product peak that training a small model reaches on a CPU; a guess until a run has been timed."""
 
-EVALUATION_SHARE = 0.3
-"""Time of the evaluations over that of training; likewise a guess."""
+EVALUATION_SHARE = 0.2
+"""Time of one evaluation over that of training a run from the start; likewise a guess."""
 
 START_SECONDS = 8.0
 """From the start of a worker to its first step, compilation included."""
@@ -54,7 +54,7 @@ def size_of(arm: Arm, dataset: Dataset) -> Size:
     data = arm.training.data
     model = with_sizes(arm.model, dataset.tokenizer.vocab_size, data.sequence_length)
     abstract = jax.eval_shape(model.make, abstract_key())
-    tokens = 0 if arm.variant.parent else arm.training.tokens
+    tokens = arm.training.tokens if arm.variant.trains else 0
     return Size(parameter_count(abstract), model.flops_per_token(data.sequence_length), tokens, dataset.fingerprint)
 
 
@@ -88,12 +88,23 @@ def estimate(plan: Plan, sizes: Mapping[str, Size], pending: Sequence[Run], work
         rate, share = peak * SHARE_OF_PEAK, EVALUATION_SHARE
         basis = (
             f"{SHARE_OF_PEAK:.0%} of this machine's matrix-product peak ({peak / 1e9:.3g} GFLOP/s with {plan.threads} "
-            f"thread{'s' if plan.threads > 1 else ''}), evaluation {share:.0%} of training"
+            f"thread{'s' if plan.threads > 1 else ''}), an evaluation {share:.0%} of training"
         )
-    seconds = [START_SECONDS + _flops_left(run, sizes) / rate for run in pending if run.kind == "model"]
-    evaluating = [share * sizes[run.variant].flops / rate for run in pending if run.kind == "model"]
-    total = (sum(seconds) + sum(evaluating)) / max(1, min(workers, len(seconds)))
-    return Estimate(total, basis)
+    seconds: dict[str, float] = {}
+    ends: dict[str, float] = {}  # of each run, were there a slot for every run
+    for run in pending:
+        if run.kind == "model":
+            root = plan.experiment.chain(run.arm.variant)[0].name  # its further training is short, its evaluation not
+            evaluating = share * sizes[root].flops * _evaluations_left(run)
+            seconds[run.name] = START_SECONDS + (_flops_left(run, sizes) + evaluating) / rate
+            ends[run.name] = seconds[run.name] + ends.get(run.after, 0.0)
+    total = sum(seconds.values()) / max(1, min(workers, len(seconds)))
+    return Estimate(max([total, *ends.values()]), basis)
+
+
+def _evaluations_left(run: Run) -> int:
+    done = run.folder.evaluations()
+    return sum(one.hash not in done for one in run.evaluations)
 
 
 def _flops_left(run: Run, sizes: Mapping[str, Size]) -> float:
@@ -106,17 +117,20 @@ def _flops_left(run: Run, sizes: Mapping[str, Size]) -> float:
 
 
 def _history(runs_dir: Path, threads: int) -> Iterable[tuple[float, float]]:
-    """(FLOP/s while training, evaluation time over training time) of the finished runs in any experiment's folder."""
+    """(FLOP/s while training, time of one evaluation over that of training) of the finished runs in any experiment's
+    folder, but for those that only trained another's weights further: they are short."""
     for path in sorted(runs_dir.glob(f"*/*/{REQUEST}")):
         folder = RunFolder(path.parent)
         try:
             request = folder.request()
             if request.get("threads") != threads or folder.status().get("state") != "finished":
                 continue
+            if request.get("config", {}).get("start") is not None:
+                continue
             speeds = [entry["tokens_per_second"] for entry in folder.curve() if entry.get("tokens_per_second")]
             rate = statistics.median(speeds) * request["flops_per_token"]
             training = request["flops_per_token"] * request["tokens"] / rate
-            evaluating = sum(entry.get("seconds", 0.0) for entry in folder.evaluations().values())
+            evaluating = statistics.mean(entry.get("seconds", 0.0) for entry in folder.evaluations().values())
         except (KeyError, ValueError, TypeError, ZeroDivisionError):  # a folder of another version says less
             continue
         yield rate, evaluating / training

@@ -1,5 +1,8 @@
 """From an experiment to its runs: every trained variant with every seed, in a folder named by what it depends on.
 
+A variant that trains its parent's weights further has a run of its own, which comes after the parent's of the same seed
+and whose hash covers the parent's.
+
 Two hashes keep apart what costs much from what costs little. The training hash (seed, threads, model, data, train)
 names the run folder; the evaluation hash (how to evaluate, the arm's model, the training hash) names a measurement in
 it. So another context length never trains again, and an arm that evaluates another's weights lives in its parent's
@@ -9,7 +12,7 @@ folder.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +36,7 @@ class Arm:
     training: RunConfig  # the parent's, for an arm that only evaluates
     model: ModelConfig  # what is evaluated
     evaluation: EvaluationConfig
+    length: int  # L, of which contexts are multiples: the reference length where its weights were first trained
 
     @property
     def name(self) -> str:
@@ -51,6 +55,7 @@ class Evaluation:
     hash: str
     model: dict[str, Any]  # encoded model configuration; empty for the baseline
     config: dict[str, Any]  # encoded EvaluationConfig
+    length: int  # L in tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Run:
     config: dict[str, Any]  # encoded: a RunConfig, or the baseline's `data` and `ngram`
     folder: RunFolder
     evaluations: tuple[Evaluation, ...]
+    after: str = ""  # name of the run whose weights it begins with
 
     @property
     def name(self) -> str:
@@ -92,7 +98,7 @@ class Plan:
     @property
     def train_length(self) -> int:
         """L of the first variant, that contexts are compared with: for text the tokens of a training sequence."""
-        return self.arms[0].training.data.reference_length
+        return self.arms[0].length
 
 
 def make_plan(
@@ -135,15 +141,35 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
 
     defaults = {name: value for name, value in encode_defaults().items() if name in SECTIONS and name != "seed"}
     arms: dict[str, Arm] = {}
-    for variant in sorted(experiment.variants, key=lambda variant: variant.parent is not None):
+    for variant in sorted(experiment.variants, key=lambda variant: len(experiment.chain(variant))):
         kind = data_kind(experiment, variant, pairs, configs)
         defaults["evaluate"] = encode(default_evaluation(lookup(DataConfig, kind, "data.type")))
         raw = resolve(experiment, scale.on(kind), variant, pairs, configs, defaults)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
-        training = config if variant.parent is None else arms[variant.parent].training
-        arms[variant.name] = Arm(variant, training, config.model, evaluation)
+        if variant.parent is None:
+            arms[variant.name] = Arm(variant, config, config.model, evaluation, config.data.reference_length)
+        else:
+            arms[variant.name] = _child(experiment.chain(variant), config, evaluation, arms)
     return tuple(arms[variant.name] for variant in experiment.variants)
+
+
+def _child(chain: Sequence[Variant], config: RunConfig, evaluation: EvaluationConfig, arms: Mapping[str, Arm]) -> Arm:
+    """The arm of a variant with a parent, the last of `chain`, from its resolved configuration."""
+    from jaxgpt.train.start import extended
+    from jaxgpt.train.surgery import StartConfig
+
+    root, parent, variant = arms[chain[0].name], arms[chain[-2].name], chain[-1]
+    extension = next((one.overrides["extend"] for one in reversed(chain) if "extend" in one.overrides), None)
+    try:
+        model = extended(config.model, extension, root.training)
+    except ConfigError as error:
+        raise ConfigError(f"variant {variant.name!r}: {error}") from None
+    training = parent.training
+    if variant.trains:
+        rules = {**variant.overrides.get("start", {}), "hash": parent.training.hash}
+        training = dataclasses.replace(config, model=model, start=decode(StartConfig, rules, "start"))
+    return Arm(variant, training, model, evaluation, root.length)
 
 
 def _equal_arms(arms: Sequence[Arm]) -> tuple[str, str] | None:
@@ -181,23 +207,31 @@ def _check_distinct(
 
 
 def _runs(arms: Sequence[Arm], seed: int, directory: Path) -> list[Run]:
-    """One run per trained variant, holding the evaluations of its own arm and of those that use its weights."""
-    runs = []
-    for arm in arms:
-        if arm.variant.parent is not None:
-            continue
-        config = dataclasses.replace(arm.training, seed=seed)
-        served = [arm, *(other for other in arms if other.variant.parent == arm.name)]
+    """One run per trained variant, holding the evaluations of its own arm and of those that use its weights as they
+    are. Runs that begin with another's weights stand behind it."""
+    runs: dict[str, Run] = {}
+    waiting = [arm for arm in arms if arm.variant.trains]
+    while waiting:
+        arm = next(arm for arm in waiting if arm.variant.parent is None or arm.variant.parent in runs)
+        waiting.remove(arm)
+        config, after = dataclasses.replace(arm.training, seed=seed), ""
+        if config.start is not None and arm.variant.parent is not None:
+            parent = runs[arm.variant.parent]
+            after = parent.name
+            start = dataclasses.replace(config.start, hash=parent.hash, folder=str(parent.folder.path))
+            config = dataclasses.replace(config, start=start)
+        served = [arm, *(other for other in arms if other.variant.parent == arm.name and not other.variant.trains)]
         evaluations = tuple(_evaluation(other, config.hash) for other in served)
         folder = RunFolder(directory / f"{arm.name}-seed{seed}-{config.hash}")
-        runs.append(Run("model", arm.name, seed, config.hash, arm, encode(config), folder, evaluations))
-    return runs
+        run = Run("model", arm.name, seed, config.hash, arm, encode(config), folder, evaluations, after)
+        runs[arm.name] = run
+    return list(runs.values())
 
 
 def _evaluation(arm: Arm, training: str) -> Evaluation:
     config = _without_ngram(arm)
     digest = content_hash({"evaluate": config, "model": arm.model, "training": training})
-    return Evaluation(arm.name, digest, encode(arm.model), encode(config))
+    return Evaluation(arm.name, digest, encode(arm.model), encode(config), arm.length)
 
 
 def _without_ngram(arm: Arm) -> EvaluationConfig:
@@ -219,7 +253,7 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
         ngram = dataclasses.replace(arm.evaluation.ngram, max_tokens=seen)
         digest = content_hash({"data": data, "ngram": ngram, "evaluate": evaluate})
         folder = RunFolder(directory / f"baseline-{digest}")
-        evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate))
+        evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate), arm.length)
         config = {"data": encode(data), "ngram": encode(ngram)}
         runs.setdefault(digest, Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,)))
     if len(runs) < 2:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from jaxgpt.experiment.plan import Run
-from jaxgpt.launch.task import Event
+from jaxgpt.launch.task import Event, Outcome
 
 TRAINING_SHARE = 0.8
 """Part of a run's bar that training fills; the rest is evaluation."""
@@ -89,16 +89,18 @@ class Display:
             if not self.console.is_terminal:
                 self.console.print(f"{name}: started", highlight=False)
         elif event.task is not None and event.outcome is not None:
-            self._end(event.task.name, event.outcome.ok, event.outcome.seconds)
+            self._end(event.task.name, event.outcome)
         elif time.monotonic() - self._last >= self.interval:
             self._last = time.monotonic()
             self._refresh()
 
-    def _end(self, name: str, ok: bool, seconds: float) -> None:
+    def _end(self, name: str, outcome: Outcome) -> None:
         self._ended.add(name)
         if name in self._bars:
             self._live.remove_task(self._bars.pop(name))
-        words = f"done in {duration(seconds)}" if ok else "did not finish"
+        words = f"done in {duration(outcome.seconds)}" if outcome.ok else "did not finish"
+        if outcome.code is None:
+            words = outcome.describe()
         self.console.print(f"{name}: {words} ({self.summary()})", highlight=False)
 
     def _refresh(self) -> None:

@@ -37,8 +37,13 @@ _FUNCTIONS = {"base", "variants", "claims"}
 class Variant:
     """One arm of a comparison: what it changes in the base configuration.
 
-    With `parent` nothing is trained: the parent's weights are evaluated under these model overrides. A value may be a
-    function of the value below it, such as `times(2)`, so that a variant says the same at every scale.
+    With `parent` it has the weights of that variant. If it says nothing of training they are evaluated as they are,
+    under other model settings; if it overrides `train` or `data` they are trained further, seed by seed. The section
+    `extend` (`{type: yarn, factor: 4}`) replaces the scaling of every rope, and `start` may hold rules of checkpoint
+    surgery (`jaxgpt.train.surgery`) for training further.
+
+    A value may be a function of the value below it, `--set` included, such as `times(2)` or `share(0.1)`, so that a
+    variant says the same at every scale; below a parent's child lies what the parent has.
     """
 
     name: str
@@ -46,6 +51,11 @@ class Variant:
     parent: str | None = None
     description: str = ""
     label: str = ""  # how figures and tables call it; the name where not given
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is trained: from the start, or from its parent's weights."""
+        return self.parent is None or bool({"train", "data"} & set(self.overrides))
 
 
 def times(factor: float) -> Callable[[Any], Any]:
@@ -60,6 +70,17 @@ def times(factor: float) -> Callable[[Any], Any]:
         return round(value) if isinstance(below, int) else value
 
     return multiply
+
+
+def share(fraction: float) -> Callable[[Any], Any]:
+    """An override: at most that share of the whole number below, such as the steps; at least 1."""
+
+    def take(below: Any) -> Any:
+        if isinstance(below, bool) or not isinstance(below, int):
+            raise ConfigError(f"share({fraction:g}) needs a whole number to take part of, and below it is {below!r}")
+        return max(1, int(below * fraction + 1e-6))  # the product may fall just short of a whole number
+
+    return take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +114,11 @@ class Experiment:
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
+
+    def chain(self, variant: Variant) -> tuple[Variant, ...]:
+        """The variant behind all whose weights it descends from, the one trained from the start first."""
+        above = () if variant.parent is None else self.chain(self.variant(variant.parent))
+        return (*above, variant)
 
 
 # ---------------------------------------------------------------------------------------------------------- experiments
@@ -151,16 +177,28 @@ def check(experiment: Experiment) -> None:
         if names.count(variant.name) > 1:
             raise ConfigError(f"{here}: the name is used twice")
         if variant.parent is not None:
-            trained = [other.name for other in experiment.variants if other.parent is None]
+            trained = [other.name for other in experiment.variants if other.trains]
             if variant.parent not in trained:
                 raise ConfigError(
                     f"{here}: no trained variant is called {variant.parent!r}{nearest(variant.parent, trained)}"
                 )
-        allowed = ("model",) if variant.parent else ("model", "data", "train")
-        for section in variant.overrides:
-            if section not in allowed:
-                why = "evaluates its parent's weights and " if variant.parent else ""
-                raise ConfigError(f"{here}: {why}may override {', '.join(allowed)}, not {section!r}")
+        _check_sections(variant, here)
+    for variant in experiment.variants:
+        seen, above = [variant.name], variant.parent
+        while above is not None:
+            if above in seen:
+                raise ConfigError(f"{where}, variant {variant.name!r}: is its own ancestor ({' <- '.join(seen)})")
+            seen.append(above)
+            above = experiment.variant(above).parent
+
+
+def _check_sections(variant: Variant, here: str) -> None:
+    allowed = ["model", "data", "train"]
+    if variant.parent is not None:
+        allowed += ["extend", "start"] if variant.trains else ["extend"]
+    for section in variant.overrides:
+        if section not in allowed:
+            raise ConfigError(f"{here}: may override {', '.join(allowed)}, not {section!r}")
 
 
 # --------------------------------------------------------------------------------------------------------------- scales
@@ -219,16 +257,11 @@ def include(layer: Mapping[str, Any], configs: Path) -> dict[str, Any]:
 def data_kind(experiment: Experiment, variant: Variant, pairs: Sequence[tuple[str, Any]], configs: Path) -> str:
     """The kind of a variant's data, which decides what a scale and the evaluations are."""
     kind = "text"
-    for layer in [include(experiment.base, configs), *_own(experiment, variant), override({}, pairs)]:
+    own = [one.overrides for one in experiment.chain(variant)]
+    for layer in [include(experiment.base, configs), *own, override({}, pairs)]:
         data = layer.get("data", {})
         kind = data.get("type", kind) if isinstance(data, Mapping) else data
     return kind
-
-
-def _own(experiment: Experiment, variant: Variant) -> list[Mapping[str, Any]]:
-    """The layers of a variant, on its parent's."""
-    parent = [] if variant.parent is None else [experiment.variant(variant.parent).overrides]
-    return [*parent, variant.overrides]
 
 
 def resolve(
@@ -239,16 +272,26 @@ def resolve(
     configs: Path,
     defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The run configuration of one variant, all layers merged on `defaults`; the variant's lie on its parent's.
+    """The run configuration of one variant, all layers merged on `defaults`; the variant's lie on its parent's, and
+    what it sets in relation comes last. `extend` and `start` are left to the plan, which knows the parent's run.
 
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
-    layers = [include(experiment.base, configs), include(scale.config, configs)]
     raw = dict(defaults)
-    for layer in [*layers, *_own(experiment, variant)]:
-        known = _applied(layer, raw, f"experiment {experiment.name}, variant {variant.name!r}: ")
-        raw = override(raw, known.items())  # unlike merge, goes below `position: rope`
+    for layer in (include(experiment.base, configs), include(scale.config, configs)):
+        raw = override(raw, layer.items())
+    relative: list[tuple[str, Callable[[Any], Any], str]] = []
+    for one in experiment.chain(variant):
+        plain, functions = _split({k: v for k, v in one.overrides.items() if k not in ("extend", "start")})
+        relative = [entry for entry in relative if _at(plain, entry[0]) is None]
+        relative += [(path, function, one.name) for path, function in functions.items()]
+        raw = override(raw, plain.items())  # unlike merge, goes below `position: rope`
     raw = override(raw, pairs)
+    for path, function, name in relative:
+        try:
+            raw = override(raw, [(path, function(_at(raw, path)))])
+        except ConfigError as error:
+            raise ConfigError(f"experiment {experiment.name}, variant {name!r}: {path}: {error}") from None
     for section in raw:
         if section not in SECTIONS:
             raise ConfigError(f"{section}: no such key{nearest(str(section), SECTIONS)}")
@@ -257,17 +300,23 @@ def resolve(
     return raw
 
 
-def _applied(layer: Mapping[str, Any], below: Any, path: str) -> dict[str, Any]:
-    """A layer with the functions in it replaced by what they make of the values below. `path` begins a message."""
-    known = {}
+def _split(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Callable[[Any], Any]]]:
+    """The plain values of a layer, and its functions of what lies below by dotted path."""
+    plain: dict[str, Any] = {}
+    functions: dict[str, Callable[[Any], Any]] = {}
     for key, value in layer.items():
-        under = below.get(key) if isinstance(below, Mapping) else None
         if callable(value):
-            try:
-                value = value(under)
-            except ConfigError as error:
-                raise ConfigError(f"{path}{key}: {error}") from None
+            functions[key] = value
         elif isinstance(value, Mapping):
-            value = _applied(value, under, f"{path}{key}.")
-        known[key] = value
-    return known
+            plain[key], below = _split(value)
+            functions |= {f"{key}.{path}": function for path, function in below.items()}
+        else:
+            plain[key] = value
+    return plain, functions
+
+
+def _at(raw: Any, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    for part in path.split("."):
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+    return raw

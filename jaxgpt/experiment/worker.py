@@ -72,7 +72,7 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
             model, _ = load_model(folder.path, decode(ModelConfig, wanted["model"], "model"))
             return model_scorer(model)
 
-        _evaluate(folder, wanted, scorer, dataset, config.data.reference_length)
+        _evaluate(folder, wanted, scorer, dataset)
 
 
 def _baseline(folder: RunFolder, request: dict[str, Any]) -> None:
@@ -90,12 +90,10 @@ def _baseline(folder: RunFolder, request: dict[str, Any]) -> None:
         def scorer() -> Scorer:
             return decode(NgramConfig, raw["ngram"], "ngram").fit(dataset.train.tokens, dataset.tokenizer.vocab_size)
 
-        _evaluate(folder, wanted, scorer, dataset, config.reference_length)
+        _evaluate(folder, wanted, scorer, dataset)
 
 
-def _evaluate(
-    folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Scorer], dataset: Dataset, train_length: int
-) -> None:
+def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Scorer], dataset: Dataset) -> None:
     """Measure one arm and add it to evaluation.json, unless it is there."""
     from jaxgpt.evaluate.config import EvaluationConfig
     from jaxgpt.evaluate.measure import evaluate
@@ -105,7 +103,7 @@ def _evaluate(
     print(f"evaluating {wanted['variant']}", flush=True)
     started = time.monotonic()
     config: EvaluationConfig = decode(EvaluationConfig, wanted["evaluate"], "evaluate")
-    measurements = evaluate(scorer(), config, dataset, train_length)
+    measurements = evaluate(scorer(), config, dataset, wanted["length"])
     entry = {
         "hash": wanted["hash"],
         "variant": wanted["variant"],

@@ -52,15 +52,28 @@ class Pool:
         return self.stops > 0
 
     def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None) -> list[Outcome]:
-        """Execute all tasks, in order of the list as slots become free; one outcome per task, in the same order."""
+        """Execute all tasks, in order of the list as slots become free and what they come after has succeeded; where
+        that failed, they are not run. One outcome per task, in the same order.
+        """
+        _check_order(tasks)
         self.stops = 0
-        waiting, free = list(reversed(tasks)), list(reversed(self.slots))
+        waiting, free = list(tasks), list(reversed(self.slots))
         running: list[_Running] = []
         outcomes: dict[int, Outcome] = {}
+        names, ended = {task.name for task in tasks}, dict[str, Outcome]()
 
         def finish(task: Task, outcome: Outcome) -> None:
-            outcomes[id(task)] = outcome
+            outcomes[id(task)] = ended[task.name] = outcome
             on_event(Event("ended", task, outcome))
+
+        def start(task: Task) -> None:
+            try:
+                running.append(_start(task, free[-1]))
+            except OSError as error:
+                finish(task, Outcome(task, 1, message=f"could not be started: {error}"))
+            else:
+                free.pop()
+                on_event(Event("started", task))
 
         with self._signals():
             try:
@@ -73,15 +86,14 @@ class Pool:
                         on_event(Event("stopping"))
                     if stopping is not None and (self.stops > 1 or time.monotonic() - stopping > self.grace):
                         _send(running, signal.SIGKILL)
-                    while waiting and free and not self.stops:
-                        task = waiting.pop()
-                        try:
-                            running.append(_start(task, free[-1]))
-                        except OSError as error:
-                            finish(task, Outcome(task, 1, message=f"could not be started: {error}"))
-                        else:
-                            free.pop()
-                            on_event(Event("started", task))
+                    for task in list(waiting) if not self.stops else ():
+                        failed = [name for name in task.after if name in ended and not ended[name].ok]
+                        if failed:
+                            waiting.remove(task)
+                            finish(task, Outcome(task, None, message=f"not run, because {failed[0]} did not succeed"))
+                        elif free and not any(name in names and name not in ended for name in task.after):
+                            waiting.remove(task)
+                            start(task)
                     for one in [one for one in running if one.process.poll() is not None]:
                         running.remove(one)
                         free.append(one.slot)
@@ -113,6 +125,14 @@ class Pool:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _check_order(tasks: Sequence[Task]) -> None:
+    """Raise ValueError where a task comes after itself or one later in the list: it might wait for ever."""
+    for number, task in enumerate(tasks):
+        later = [one.name for one in tasks[number:] if one.name in task.after]
+        if later:
+            raise ValueError(f"task {task.name} comes after {later[0]}, which does not stand before it in the list")
 
 
 def _start(task: Task, slot: Slot) -> _Running:

@@ -15,13 +15,18 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A command to execute once. Its standard output and error are appended to `log`."""
+    """A command to execute once. Its standard output and error are appended to `log`.
+
+    `after` names tasks that must have succeeded before; of the tasks of one call they come earlier in the list, and
+    names of no task of the call are done already.
+    """
 
     name: str
     argv: tuple[str, ...]
     log: Path
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)  # on top of the launcher's own and the slot's
     cwd: Path | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Outcome:
     task: Task
     code: int | None
     seconds: float = 0.0
-    message: str = ""  # why it could not be started
+    message: str = ""  # why it was not started
 
     @property
     def ok(self) -> bool:

@@ -42,11 +42,12 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
 
 
 def extended(model: Any, extension: Any, old: RunConfig) -> Any:
-    """`model` with a raw `extend` entry applied (None: no change), original lengths that of the run `old`."""
+    """`model`, which gets the weights of the run `old`, with a raw `extend` entry applied (None: none). Where it is
+    meant for another training length, original lengths that were left open are that of `old`."""
     length = old.model.train_length or old.data.sequence_length
     if extension is not None:
         model = extend(model, decode(ScalingConfig, extension, "extend"), length)
-    return pin_original_length(model, length)
+    return model if model.train_length == length else pin_original_length(model, length)
 
 
 def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory: Path) -> M:

@@ -81,7 +81,7 @@ More words that --list leaves out.
 """
 
 from jaxgpt.experiment.claims import Claim, R, at_most
-from jaxgpt.experiment.spec import Variant
+from jaxgpt.experiment.spec import Variant, share, times
 
 
 def base():
@@ -99,6 +99,19 @@ def variants():
 def claims():
     return [Claim("flat", "ALiBi stays flat", at_most(R("alibi", 4), 1.05), headline=True)]
 '''
+
+TUNED_VARIANT = """\
+        Variant(
+            "tuned",
+            {
+                "extend": {"type": "yarn", "factor": 4.0},
+                "train": {"steps": share(0.5)},
+                "data": {"sequence_length": times(4)},
+            },
+            parent="rope",
+        ),
+    ]
+"""
 
 TOY_SCALE = """
 description: as small as it gets
@@ -131,6 +144,11 @@ class Toy:
     @property
     def runs(self) -> Path:
         return self.root / "runs"
+
+    def add(self, variants: str = TUNED_VARIANT) -> None:
+        """Put variants behind those of the experiment: by default one that trains the weights of `rope` further."""
+        file = self.experiments / "toy.py"
+        file.write_text(file.read_text().replace("    ]\n", variants))
 
     def plan(self, overrides: Sequence[str] = (), seeds: int | None = None, name: str = "toy") -> Plan:
         experiment = load_experiment(name, self.experiments)

@@ -112,6 +112,29 @@ def test_another_evaluation_visits_trained_runs_again(toy):
     assert all(run.folder.is_trained() for run in longer.runs if run.kind == "model")
 
 
+def test_what_begins_with_failed_weights_is_not_run(toy, capsys):
+    toy.add()
+    sizes = SIZES | {"tuned": Size(100, 6000, 64, "data")}
+    plan = toy.plan()
+    executed = execute(plan, {("rope", 0): "exit"}, sizes)
+    assert {(run.variant, run.seed) for run in executed.finished} == {
+        ("5-gram", 0),
+        ("alibi", 0),
+        ("rope", 1),
+        ("alibi", 1),
+        ("tuned", 1),
+    }
+    messages = {(one.run.variant, one.run.seed): one.message for one in executed.failures}
+    reason = f"not run, because {plan.runs[1].name} did not succeed"
+    assert messages == {("rope", 0): "exit code 1", ("tuned", 0): reason}
+    engine.print_failures(executed.failures, Console(width=60))
+    out = capsys.readouterr().out
+    assert f"{plan.runs[3].name} {reason}\n" in out
+    assert out.count("log: ") == 1
+    assert len(execute(plan, sizes=sizes).finished) == 2
+    assert started(plan)["tuned", 1] == 1
+
+
 def test_only_one_launcher_at_a_time(toy):
     plan = toy.plan()
     with locked(plan.directory), pytest.raises(Locked, match="is writing there"):

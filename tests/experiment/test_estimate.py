@@ -23,11 +23,11 @@ def models(plan):
 @pytest.mark.usefixtures("peak")
 def test_without_history_from_the_peak(toy):
     plan = toy.plan()
-    one = module.START_SECONDS + FLOPS / 0.3e11 * 1.3
+    rope, alibi = (module.START_SECONDS + FLOPS / 0.3e11 * (1 + 0.2 * evaluations) for evaluations in (2, 1))
     guess = estimate(plan, SIZES, plan.runs, workers=2)
-    assert guess.seconds == pytest.approx(4 * one / 2)
+    assert guess.seconds == pytest.approx((2 * rope + 2 * alibi) / 2)
     assert "30% of this machine's matrix-product peak (100 GFLOP/s with 1 thread)" in guess.basis
-    assert estimate(plan, SIZES, plan.runs, workers=99).seconds == pytest.approx(one)
+    assert estimate(plan, SIZES, plan.runs, workers=99).seconds == pytest.approx(rope)
     assert estimate(plan, SIZES, [], workers=2).seconds == 0
 
 
@@ -41,6 +41,9 @@ def test_what_is_done_is_not_counted(toy):
     assert estimate(plan, SIZES, [run], 1).seconds == pytest.approx(whole - 0.75 * FLOPS / 0.3e11)
     run.folder.update_status(state="trained", step=4)
     assert estimate(plan, SIZES, [run], 1).seconds == pytest.approx(whole - FLOPS / 0.3e11)
+    run.folder.update_status(state="pending", step=0)
+    (run.folder.path / "evaluation.json").write_text(json.dumps({run.evaluations[0].hash: {}}))
+    assert estimate(plan, SIZES, [run], 1).seconds == pytest.approx(whole - 0.2 * FLOPS / 0.3e11)
 
 
 def test_history_beats_guesses(toy):

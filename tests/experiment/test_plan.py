@@ -157,6 +157,59 @@ def test_every_shipped_scale_plans_the_main_experiment(name, tmp_path):
     assert {arm.training.data.sequence_length for arm in plan.arms} == {plan.train_length}
 
 
+def test_a_variant_that_trains_on_comes_after_its_parent(toy):
+    toy.add()
+    plan = toy.plan()
+    assert [run.variant for run in plan.runs] == ["5-gram", "rope", "alibi", "tuned", "rope", "alibi", "tuned"]
+    assert [run.after for run in plan.runs[1:4]] == ["", "", plan.runs[1].name]
+    for parent, run in ((plan.runs[1], plan.runs[3]), (plan.runs[4], plan.runs[6])):
+        assert run.after == parent.name
+        assert run.config["start"]["hash"] == parent.hash
+        assert run.config["start"]["folder"] == str(parent.folder.path)
+        assert (run.config["train"]["steps"], run.config["data"]["sequence_length"]) == (2, 64)
+        assert run.config["seed"] == parent.seed
+        assert [one.variant for one in run.evaluations] == ["tuned"]
+    assert [one.variant for one in plan.runs[1].evaluations] == ["rope", "yarn"]
+
+
+def test_an_extension_knows_the_length_its_weights_were_trained_at(toy):
+    toy.add()
+    arms = {arm.name: arm for arm in toy.plan().arms}
+    scaling = arms["tuned"].model.position.scaling
+    assert (type(scaling).__name__, scaling.factor, scaling.original_length) == ("YarnConfig", 4.0, 16)
+    assert arms["tuned"].training.model == arms["tuned"].model
+    assert {arm.length for arm in arms.values()} == {16}, "contexts are the same for all arms"
+    assert arms["yarn"].training == arms["rope"].training
+
+
+def test_training_on_follows_what_its_parent_was_trained_with(toy):
+    toy.add()
+    plan, before = toy.plan(), toy.plan(["threads=1"])
+    assert names(plan) == names(before)
+    tuned = names(plan)[3]
+    changed = toy.plan(["train.steps=5"])
+    assert changed.runs[3].config["train"]["steps"] == 2
+    assert changed.runs[3].name != tuned
+
+
+def test_arms_may_evaluate_weights_that_were_trained_on(toy):
+    toy.add("""        Variant("more", {"train": {"learning_rate": 1e-4}}, parent="rope"),
+        Variant("wide", {"extend": {"type": "linear", "factor": 2.0}}, parent="more"),
+    ]
+""")
+    plan = toy.plan(seeds=1)
+    more = plan.runs[3]
+    assert (more.variant, more.after) == ("more", plan.runs[1].name)
+    assert [one.variant for one in more.evaluations] == ["more", "wide"]
+    assert more.evaluations[1].model["position"]["scaling"]["original_length"] == 16
+
+
+def test_an_extension_without_a_rope_names_the_variant(toy):
+    toy.add('        Variant("wide", {"extend": "linear"}, parent="alibi"),\n    ]\n')
+    with pytest.raises(ConfigError, match=r"variant 'wide': extend: rope is what can be scaled, .* alibi"):
+        toy.plan()
+
+
 def test_at_least_one_seed(toy):
     with pytest.raises(ConfigError, match="--seeds 0"):
         toy.plan(seeds=0)

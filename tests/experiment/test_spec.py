@@ -4,7 +4,7 @@ import pytest
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment import spec
-from jaxgpt.experiment.spec import Experiment, Scale, Variant, times
+from jaxgpt.experiment.spec import Experiment, Scale, Variant, share, times
 
 
 def experiment(*variants, base=None):
@@ -45,7 +45,13 @@ def test_a_file_that_is_not_python_says_where(toy):
         ([Variant("a"), Variant("b", parent="a"), Variant("c", parent="b")], "no trained variant is called 'b'"),
         ([Variant("a", {"threads": 2})], "may override model, data, train, not 'threads'"),
         ([Variant("a", {"evaluate": {}})], "not 'evaluate'"),
-        ([Variant("a"), Variant("b", {"train": {"steps": 3}}, "a")], "evaluates its parent's weights .* not 'train'"),
+        ([Variant("a"), Variant("b", {"evaluate": {}}, "a")], "may override model, data, train, extend, not"),
+        ([Variant("a", {"extend": {"type": "yarn"}})], "may override model, data, train, not 'extend'"),
+        ([Variant("a"), Variant("b", {"start": {}}, "a")], "may override model, data, train, extend, not 'start'"),
+        (
+            [Variant("a", {"train": {}}, "c"), Variant("b", {"train": {}}, "a"), Variant("c", {"train": {}}, "b")],
+            "is its own ancestor",
+        ),
     ],
 )
 def test_experiments_that_cannot_be(variants, message):
@@ -117,6 +123,24 @@ def test_layers_lie_in_order(tmp_path):
     child = Variant("child", {"train": dict.fromkeys("fg", "child")}, parent="parent")
     raw = spec.resolve(experiment(parent, child, base=base), scale, child, [("train.g", "set")], tmp_path, defaults)
     assert list(raw["train"].values()) == ["default", "file", "base", "scale", "parent", "child", "set"]
+
+
+def test_relative_settings_follow_whatever_set_them(tmp_path):
+    scale = Scale("s", 1, {"train": {"steps": 25, "rate": 0.5}, "data": {"length": 8}})
+    root = Variant("root")
+    tuned = Variant("tuned", {"train": {"steps": share(0.1), "rate": times(0.1)}, "data": {"length": times(4)}}, "root")
+    again = Variant("again", {"extend": {"type": "yarn"}, "train": {"steps": share(0.01), "rate": 3.0}}, "tuned")
+    one = experiment(root, tuned, again)
+    assert [variant.trains for variant in one.variants] == [True, True, True]
+    assert not Variant("b", {"model": {}, "extend": {}}, "root").trains
+    raw = spec.resolve(one, scale, tuned, [], tmp_path, {})
+    assert raw == {"train": {"steps": 2, "rate": pytest.approx(0.05)}, "data": {"length": 32}}
+    assert spec.resolve(one, scale, tuned, [("train.steps", 500)], tmp_path, {})["train"]["steps"] == 50
+    raw = spec.resolve(one, scale, again, [], tmp_path, {})
+    assert raw == {"train": {"steps": 1, "rate": 3.0}, "data": {"length": 32}}
+    wrong = Variant("wrong", {"train": {"rate": share(0.1)}})
+    with pytest.raises(ConfigError, match=r"variant 'wrong': train.rate: share\(0.1\) needs a whole number .* is 0.5"):
+        spec.resolve(experiment(wrong), scale, wrong, [], tmp_path, {})
 
 
 def test_sections_that_do_not_exist(tmp_path):

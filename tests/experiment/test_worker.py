@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.errors import CheckpointError, Interrupted, UserError
 from jaxgpt.experiment import engine, worker
 from jaxgpt.files import Locked, locked
 from jaxgpt.launch.machine import thread_environment
 from jaxgpt.train import loop
+from jaxgpt.train.run import load_model
 
 
 @pytest.fixture
@@ -62,6 +63,22 @@ def test_trains_evaluates_and_repeats_nothing(asked, monkeypatch):
     [counted] = baseline.folder.evaluations().values()
     assert counted["variant"] == "5-gram"
     assert counted["measurements"][0]["value"] > 0
+
+
+def test_weights_are_trained_on_and_measured_at_the_same_contexts(toy, asked):
+    toy.add()
+    _, rope, _, tuned = asked().runs
+    with pytest.raises(CheckpointError, match=r"is no run folder|is at step 0 of 4; train it to its end first"):
+        worker.execute(tuned.folder.path)
+    worker.execute(rope.folder.path)
+    worker.execute(tuned.folder.path)
+    assert tuned.is_finished()
+    assert tuned.folder.status()["step"] == 2
+    assert json.loads((tuned.folder.path / "surgery.json").read_text())["run"] == rope.hash
+    [own] = tuned.folder.evaluations().values()
+    assert [one["context"] for one in own["measurements"]] == [4, 4, 16, 16, 64, 64]
+    model, _ = load_model(tuned.folder.path)
+    assert model.config.train_length == 64
 
 
 def test_a_failure_leaves_its_message(asked, monkeypatch, capsys):

@@ -58,6 +58,40 @@ def test_failures_neither_stop_nor_hide_the_others(tmp_path):
     assert {("started", "good"), ("ended", "good"), ("ended", "dead")} <= set(events)
 
 
+def test_tasks_wait_for_what_they_come_after(tmp_path):
+    note = "open({!r}, 'a').write('{} ')".format(str(tmp_path / "order"), "{}")
+    slow = task(tmp_path, "slow", "import time; time.sleep(0.3); " + note.format("slow"))
+    last = task(tmp_path, "last", note.format("last"), after=("slow", "done before"))
+    other = task(tmp_path, "other", note.format("other"))
+    assert all(outcome.ok for outcome in pool(3).run([slow, last, other]))
+    assert (tmp_path / "order").read_text() == "other slow last "
+
+
+def test_what_comes_after_a_failure_is_not_run(tmp_path):
+    bad = task(tmp_path, "bad", "raise SystemExit(3)")
+    missing = Task("missing", ("no-such-command",), tmp_path / "missing.log")
+    child = task(tmp_path, "child", "print('ran')", after=("bad",))
+    grandchild = task(tmp_path, "grandchild", "print('ran')", after=("child",))
+    orphan = task(tmp_path, "orphan", "print('ran')", after=("missing",))
+    good = task(tmp_path, "good", "print('fine')")
+    events = []
+    outcomes = pool(1).run(
+        [bad, child, grandchild, missing, orphan, good],
+        lambda event: event.outcome and events.append((event.task.name, event.outcome.describe())),
+    )
+    assert [outcome.code for outcome in outcomes] == [3, None, None, 1, None, 0]
+    assert ("child", "not run, because bad did not succeed") in events
+    assert ("grandchild", "not run, because child did not succeed") in events
+    assert ("orphan", "not run, because missing did not succeed") in events
+    assert not list(tmp_path.glob("*child.log"))
+
+
+def test_tasks_that_could_wait_for_ever_are_refused(tmp_path):
+    first, second = (task(tmp_path, name, "", after=("b",)) for name in "ab")
+    with pytest.raises(ValueError, match="task a comes after b, which does not stand before it"):
+        pool().run([first, second])
+
+
 def test_at_most_one_task_per_slot_each_with_its_environment(tmp_path):
     code = f"""
         import os, time
