@@ -277,8 +277,9 @@ def resolve(
 
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
+    base, size = include(experiment.base, configs), include(scale.config, configs)
     raw = dict(defaults)
-    for layer in (include(experiment.base, configs), include(scale.config, configs)):
+    for layer in (base, _without_left_out(size, base)):
         raw = override(raw, layer.items())
     relative: list[tuple[str, Callable[[Any], Any], str]] = []
     for one in experiment.chain(variant):
@@ -298,6 +299,16 @@ def resolve(
     if "seed" in raw:
         raise ConfigError("seed: the plan sets it for each run; choose the number of seeds with --seeds")
     return raw
+
+
+def _without_left_out(size: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """A scale's layer without the size of protocols that the experiment leaves out (`sliding: null`)."""
+    left_out = {name for name, value in (_at(base, "evaluate.protocols") or {}).items() if value is None}
+    sized = _at(size, "evaluate.protocols") or {}
+    if not left_out & sized.keys():
+        return dict(size)
+    kept = {name: value for name, value in sized.items() if name not in left_out}
+    return {**size, "evaluate": {**size["evaluate"], "protocols": kept}}
 
 
 def _split(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Callable[[Any], Any]]]:

@@ -143,6 +143,13 @@ def test_relative_settings_follow_whatever_set_them(tmp_path):
         spec.resolve(experiment(wrong), scale, wrong, [], tmp_path, {})
 
 
+def test_a_scale_says_nothing_of_protocols_that_an_experiment_leaves_out(tmp_path):
+    base = {"evaluate": {"protocols": {"sliding": None, "by_position": {"rows": 2}}}}
+    scale = Scale("s", 1, {"evaluate": {"protocols": {"sliding": {"stride": 1}, "by_position": {"rows": 8}}}})
+    raw = spec.resolve(experiment(Variant("a"), base=base), scale, Variant("a"), [], tmp_path, {})
+    assert raw["evaluate"]["protocols"] == {"sliding": None, "by_position": {"rows": 8}}
+
+
 def test_sections_that_do_not_exist(tmp_path):
     one = experiment(Variant("a"))
     with pytest.raises(ConfigError, match="modle: no such key; did you mean 'model'"):
