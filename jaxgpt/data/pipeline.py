@@ -7,7 +7,7 @@ float32 [B, T]. `segment` numbers the documents of a row (0 is padding); the los
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import grain
 
 _PREFETCHED = 16  # batches
+_ENDLESS = 2**48  # rows: a million a second for nine years
 
 
 def batches(
@@ -51,6 +52,15 @@ def batches(
     # there is nothing to wait for.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
     return iter(dataset.map(rows).to_iter_dataset(options))
+
+
+def endless(rows: Callable[[np.ndarray], Batch], batch_size: int) -> grain.DatasetIterator:
+    """Batches of rows 0, 1, 2, ... without end, each a function of its number; resumed as those of `batches` are."""
+    import grain
+
+    numbers = grain.MapDataset.range(_ENDLESS).batch(batch_size, drop_remainder=True)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
+    return iter(numbers.map(rows).to_iter_dataset(options))
 
 
 def validation_batches(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,41 +26,83 @@ class Scorer(Protocol):
     def __call__(self, inputs_BT: np.ndarray, targets_BT: np.ndarray, /, last: int | None = None) -> np.ndarray: ...
 
 
-def model_scorer(model: Callable[..., Any]) -> Scorer:
+@runtime_checkable
+class Predictor(Scorer, Protocol):
+    """A scorer that also says what it would write."""
+
+    def hits(self, inputs_BT: np.ndarray, targets_BT: np.ndarray, /, last: int | None = None) -> np.ndarray:
+        """Whether each target is the most likely token, bool `[B, K]`, for the same K and with the same errors. Equally
+        likely tokens count in the order of their ids."""
+        ...
+
+
+def model_scorer(model: Callable[..., Any]) -> Predictor:
     """The scorer of a model: a pytree called as `model(tokens_BT, logits_from=t)` that returns an object whose
     `.logits` are `[B, T - t, V]`, those of the positions from t on, so that a head of many thousand tokens is
     computed only where it is needed. Compiled once per shape and `last`, and shared by all models of one structure.
     """
+    return _ModelScorer(model)
 
-    def score(inputs_BT: np.ndarray, targets_BT: np.ndarray, last: int | None = None) -> np.ndarray:
-        return np.asarray(_model_losses(model, inputs_BT, targets_BT, last=last))
 
-    return score
+class _ModelScorer:
+    def __init__(self, model: Callable[..., Any]):
+        self.model = model
+
+    def __call__(self, inputs_BT: np.ndarray, targets_BT: np.ndarray, last: int | None = None) -> np.ndarray:
+        return np.asarray(_model_losses(self.model, inputs_BT, targets_BT, last=last))
+
+    def hits(self, inputs_BT: np.ndarray, targets_BT: np.ndarray, last: int | None = None) -> np.ndarray:
+        return np.asarray(_model_hits(self.model, inputs_BT, targets_BT, last=last))
 
 
 @functools.partial(jax.jit, static_argnames="last")
 def _model_losses(model: Any, inputs_BT: jax.Array, targets_BT: jax.Array, last: int | None) -> jax.Array:
+    logits_BKV, targets_BK = _last(model, inputs_BT, targets_BT, last)
+    return token_losses(logits_BKV.astype(jnp.float32), targets_BK)
+
+
+@functools.partial(jax.jit, static_argnames="last")
+def _model_hits(model: Any, inputs_BT: jax.Array, targets_BT: jax.Array, last: int | None) -> jax.Array:
+    logits_BKV, targets_BK = _last(model, inputs_BT, targets_BT, last)
+    return jnp.argmax(logits_BKV, axis=-1) == targets_BK
+
+
+def _last(model: Any, inputs_BT: jax.Array, targets_BT: jax.Array, last: int | None) -> tuple[jax.Array, jax.Array]:
+    """The last logits and targets of each row."""
     first = 0 if last is None else inputs_BT.shape[1] - last
-    logits_BKV = model(inputs_BT, logits_from=first).logits
-    return token_losses(logits_BKV.astype(jnp.float32), targets_BT[:, first:])
+    return model(inputs_BT, logits_from=first).logits, targets_BT[:, first:]
 
 
 def batched(scorer: Scorer, max_tokens: int) -> Scorer:
-    """A scorer of any number of rows, passed on as batches of at most `max_tokens` tokens (at least one row).
+    """A scorer of any number of rows, passed on as batches of at most `max_tokens` tokens (at least one row); a
+    `Predictor` where `scorer` is one.
 
-    For one T every batch has the same number of rows: the last is filled up with copies of its first row, whose losses
+    For one T every batch has the same number of rows: the last is filled up with copies of its first row, whose scores
     are dropped. A compiled scorer therefore compiles once per T.
     """
+    return (_BatchedPredictor if isinstance(scorer, Predictor) else _Batched)(scorer, max_tokens)
 
-    def score(inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None = None) -> np.ndarray:
+
+class _Batched:
+    def __init__(self, scorer: Any, max_tokens: int):
+        self.scorer, self.max_tokens = scorer, max_tokens
+
+    def __call__(self, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None = None) -> np.ndarray:
+        return self._each(self.scorer, np.float32, inputs_RT, targets_RT, last)
+
+    def _each(
+        self, score: Scorer, dtype: type, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None
+    ) -> np.ndarray:
         rows, length = inputs_RT.shape
-        size = max(1, max_tokens // length)
-        losses_RK = np.empty((rows, length if last is None else last), np.float32)
+        size = max(1, self.max_tokens // length)
+        scores_RK = np.empty((rows, length if last is None else last), dtype)
         for start in range(0, rows, size):
             batch = np.arange(start, start + size)
             batch[batch >= rows] = start
-            losses_BK = scorer(inputs_RT[batch], targets_RT[batch], last)
-            losses_RK[start : start + size] = losses_BK[: rows - start]
-        return losses_RK
+            scores_RK[start : start + size] = score(inputs_RT[batch], targets_RT[batch], last)[: rows - start]
+        return scores_RK
 
-    return score
+
+class _BatchedPredictor(_Batched):
+    def hits(self, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None = None) -> np.ndarray:
+        return self._each(self.scorer.hits, np.bool_, inputs_RT, targets_RT, last)

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from jaxgpt.config import content_hash, decode, encode, override, parse_overrides
+from jaxgpt.data.dataset import DataConfig
+from jaxgpt.data.sources.task import TaskDataConfig
+from jaxgpt.data.sources.text import TextDataConfig
 from jaxgpt.errors import ConfigError
-from jaxgpt.evaluate.config import EvaluationConfig
+from jaxgpt.evaluate.config import EvaluationConfig, default_evaluation, default_protocols
 from jaxgpt.evaluate.protocols.base import ProtocolConfig
 from jaxgpt.registry import kinds
 
@@ -16,9 +19,17 @@ def overridden(*assignments: str) -> EvaluationConfig:
 
 def test_by_default_every_protocol_is_measured():
     config = EvaluationConfig()
-    assert {type(protocol) for protocol in config.active().values()} == set(kinds(ProtocolConfig).values())
+    everything = [protocol for data in kinds(DataConfig).values() for protocol in default_protocols(data).values()]
+    assert {type(protocol) for protocol in everything} == set(kinds(ProtocolConfig).values())
     assert decode(EvaluationConfig, encode(config)) == config
     assert decode(EvaluationConfig, {}) == config
+
+
+def test_what_is_measured_depends_on_the_data():
+    assert default_evaluation(TextDataConfig) == EvaluationConfig()
+    task = default_evaluation(TaskDataConfig)
+    assert list(task.active()) == ["task"]
+    assert task.ngram is None
 
 
 def test_one_value_can_be_changed_and_changes_the_hash():

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,8 @@ _REMEMBERED_LENGTH = 32  # unless they are longer than this: in Chinese a word m
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
     """How text becomes tokens."""
+
+    any_text: ClassVar[bool] = True  # whether every text in UTF-8 can be encoded, spelt in bytes if need be
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn a tokenizer; one pass over `texts`. Raises DataError where they cannot fill the vocabulary."""

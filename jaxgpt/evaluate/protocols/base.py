@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from typing import Any
 
 import numpy as np
 
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.sources.text import TextDataset
 from jaxgpt.errors import ConfigError, ContextTooLong
-from jaxgpt.evaluate.scorer import Scorer
+from jaxgpt.evaluate.scorer import Predictor, Scorer
 from jaxgpt.registry import slot
 
 log = logging.getLogger("jaxgpt.evaluate")
@@ -19,7 +20,8 @@ log = logging.getLogger("jaxgpt.evaluate")
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One number about one model: `context` in tokens, `value` in `unit` (nats/token, bits/byte, nats)."""
+    """One number about one model: `context` in tokens (for a task its length), `value` in `unit` (nats/token, bits/byte
+    or share)."""
 
     metric: str
     context: int
@@ -61,16 +63,29 @@ def losses(
     name: str, scorer: Scorer, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None = None
 ) -> np.ndarray | None:
     """Losses in nats, float32 `[R, K]`, or None (and a line in the log) where protocol `name` can measure nothing."""
-    context = inputs_RT.shape[1]
+    losses_RK = _unless_too_long(name, scorer, inputs_RT, targets_RT, last)
+    if losses_RK is None or np.isfinite(losses_RK).all():
+        return losses_RK
+    log.warning("%s: no measurement at context %d: the loss is not a finite number", name, inputs_RT.shape[1])
+    return None
+
+
+def hits(
+    name: str, scorer: Scorer, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None = None
+) -> np.ndarray | None:
+    """Whether each target is the most likely token, bool `[R, K]`, or None where protocol `name` can measure nothing.
+    Raises ConfigError for a scorer that only gives losses, as n-grams do."""
+    if not isinstance(scorer, Predictor):
+        raise ConfigError(f"evaluate.protocols.{name}: an n-gram predicts no token; set evaluate.ngram=null")
+    return _unless_too_long(name, scorer.hits, inputs_RT, targets_RT, last)
+
+
+def _unless_too_long(name: str, score: Scorer, inputs_RT: np.ndarray, targets_RT: np.ndarray, last: int | None) -> Any:
     try:
-        losses_RK = scorer(inputs_RT, targets_RT, last)
+        return score(inputs_RT, targets_RT, last)
     except ContextTooLong as error:
-        log.warning("%s: no measurement at context %d: %s", name, context, error)
+        log.warning("%s: no measurement at context %d: %s", name, inputs_RT.shape[1], error)
         return None
-    if not np.isfinite(losses_RK).all():
-        log.warning("%s: no measurement at context %d: the loss is not a finite number", name, context)
-        return None
-    return losses_RK
 
 
 def averages(name: str, context: int, losses_RK: np.ndarray, bytes_RK: np.ndarray) -> list[Measurement]:

@@ -23,7 +23,7 @@ from jaxgpt.data.tokenizers.base import (
 )
 from jaxgpt.errors import ConfigError, DataError
 
-KINDS = sorted(registry.kinds(TokenizerConfig))
+KINDS = sorted(kind for kind, config in registry.kinds(TokenizerConfig).items() if config.any_text)
 TRAINING = [
     next(SotuConfig().documents()).text,
     "The cat sat on the mat, and the  dog sat on the log.\n\n    def f(x):\n\treturn x  # done\n" * 4,

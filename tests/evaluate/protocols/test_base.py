@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from jaxgpt.config import decode, encode
+from jaxgpt.data.sources.text import TextDataConfig
 from jaxgpt.data.tokens import split_of
 from jaxgpt.errors import DataError
 from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses
 from jaxgpt.registry import kinds
 
 L = 16
-KINDS = kinds(ProtocolConfig)
+KINDS = {kind: config for kind, config in kinds(ProtocolConfig).items() if kind in TextDataConfig.protocols}
 
 
 @pytest.fixture(params=KINDS, ids=str)
