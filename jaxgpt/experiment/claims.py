@@ -43,6 +43,7 @@ from jaxgpt.experiment.contrasts import (
     perplexity,
     show,
     show_interval,
+    time_of,
 )
 from jaxgpt.experiment.results import MissingResult, Results
 from jaxgpt.experiment.statistics import LEVEL, T_TEST, Interval, Method
@@ -68,6 +69,7 @@ __all__ = [
     "nll",
     "perplexity",
     "show",
+    "time_of",
     "write_verdicts",
 ]
 
@@ -196,8 +198,9 @@ def best_in_range(results: Results) -> str:
     """
     home: dict[str, float] = {}
     for variant in results.variants:
-        if results.has(variant, FIXED_TARGET, results.train_length):
-            values = results.values(variant, FIXED_TARGET, results.train_length)
+        length = results.length(variant)
+        if results.has(variant, FIXED_TARGET, length):
+            values = results.values(variant, FIXED_TARGET, length)
             home[variant] = statistics.t_interval(list(values.values())).mean if _finite(values.values()) else math.inf
     if not home:
         raise MissingResult(f"no variant has {FIXED_TARGET} at context L = {results.train_length}")

@@ -91,6 +91,7 @@ def make_report(plan: Plan, command: str) -> Report:
         runs=_run_table(plan),
         facts=_facts(plan),
         labels={one.name: one.label for one in plan.experiment.variants if one.label},
+        groups={one.name: one.group for one in plan.experiment.variants if one.group},
         command=command,
         notes=[*looks.note(seen), *notes],
     )

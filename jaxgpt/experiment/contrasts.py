@@ -1,12 +1,14 @@
 """What a claim says, as linear algebra on losses: contrasts, bounds on them, and their combination by `and` and `or`.
 
 Every quantity is a linear combination of results, taken seed by seed. Losses are logarithms of perplexities, so a ratio
-of perplexities is the exponential of a difference of losses. With L the training length and contexts as its multiples:
+of perplexities is the exponential of a difference of losses. With L the training length of the variant named, and
+contexts as its multiples:
 
     nll("rope", 4)           mean cross entropy of the fixed targets with context 4L, in nats; differences by `-`
     perplexity("rope", 4)    its exponential; ratios by `/`
     R("rope", 4)             perplexity with context 4L over perplexity with context L, on the same targets
     NO("rope", 4)            the same ratio for non-overlapping windows
+    time_of("rope")          what a training step took, for ratios
 
     at_least(R("rope", 4) / R("alibi", 4), 1.3)
     all_of(at_most(R("alibi", 4), 1.05), at_most(NO("alibi", 4), 1.02))
@@ -20,7 +22,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal
 
-from jaxgpt.experiment.results import MissingResult, Results
+from jaxgpt.experiment.results import MissingResult, Results, log_timing
 from jaxgpt.experiment.statistics import T_TEST, Interval, Method
 
 FIXED_TARGET = "fixed_target_nll"
@@ -68,14 +70,12 @@ class Contrast:
         Raises:
           MissingResult: a term was never measured, no seed has all terms, or a value is not finite.
         """
-        length = results.train_length
         found: list[tuple[float, Quantity, dict[int, float]]] = []
         for weight, (variant, metric, multiple) in self.terms:
-            context = multiple * length
+            context = multiple * results.length(variant)
             if context.denominator != 1:
-                raise MissingResult(
-                    f"{variant}: {metric} at context {_multiple(multiple)} of L = {length} is no whole length"
-                )
+                shown = f"{_multiple(multiple)} of L = {results.length(variant)}"
+                raise MissingResult(f"{variant}: {metric} at context {shown} is no whole length")
             values = results.values(variant, metric, int(context))
             for seed, value in values.items():
                 if not math.isfinite(value):
@@ -119,6 +119,11 @@ def R(variant: str, multiple: float) -> Contrast:  # noqa: N802 - the letter the
 def NO(variant: str, multiple: float) -> Contrast:  # noqa: N802 - the letters the rule is written with
     """Perplexity of non-overlapping windows of `multiple` * L tokens over that of windows of L."""
     return _over_home("NO", variant, multiple, NON_OVERLAPPING)
+
+
+def time_of(variant: str, metric: str = "step_time") -> Contrast:
+    """What a clock measured of a variant, for ratios. No two runs measure the same."""
+    return Contrast(f"{metric}_{variant}", "ratio", ((1.0, (variant, log_timing(metric), Fraction(0))),))
 
 
 def _over_home(name: str, variant: str, multiple: float, metric: str) -> Contrast:

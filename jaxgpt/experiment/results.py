@@ -10,7 +10,8 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,12 +130,19 @@ def _from_csv(kind: type[R], path: Path) -> list[R]:
 # ------------------------------------------------------------------------------------------------------------ look-ups
 
 
+def log_timing(metric: str) -> str:
+    """The name under which the logarithm of a timing can be looked up, at context 0, for ratios of times."""
+    return f"log_{metric}"
+
+
 class Results:
     """The rows of one experiment, with its training length and the order of its variants.
 
     Args:
       rows: the measurements, in any order.
-      train_length: L, the sequence length every variant was trained with, in tokens.
+      train_length: L, the sequence length variants were trained with, in tokens.
+      lengths: variant -> its own L, where variants were trained with different ones.
+      timings: what a clock measured; seen by `log_timing`, and no part of `rows`.
       variants: the order in which reports name the variants; those left out follow in the order of their rows.
       baselines: variants that are yardsticks and not arms of the comparison, such as the n-gram.
 
@@ -148,10 +156,13 @@ class Results:
         train_length: int,
         variants: Sequence[str] = (),
         baselines: Sequence[str] = ("5-gram",),
+        lengths: Mapping[str, int] | None = None,
+        timings: Iterable[Timing] = (),
     ):
         rows = list(rows)
         self.rows: tuple[Row, ...] = tuple(_unique(rows))
         self.train_length = train_length
+        self._lengths = dict(lengths or {})
         present = dict.fromkeys(row.variant for row in rows)
         listed = [name for name in variants if name in present]
         ordered = list(dict.fromkeys([*listed, *present]))
@@ -162,6 +173,19 @@ class Results:
         for row in self.rows:
             self._values.setdefault((row.variant, row.metric, row.context), {})[row.seed] = row.value
             self._units.setdefault(row.metric, row.unit)
+        for timing in timings:
+            key = (timing.variant, log_timing(timing.metric), 0)
+            self._values.setdefault(key, {})[timing.seed] = math.log(timing.value)
+            self._units.setdefault(log_timing(timing.metric), f"log {timing.unit}")
+
+    def length(self, variant: str) -> int:
+        """L of a variant, in tokens."""
+        return self._lengths.get(variant, self.train_length)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The training lengths of all variants, ascending, each once."""
+        return sorted({self.length(variant) for variant in self.variants}) or [self.train_length]
 
     def values(self, variant: str, metric: str, context: int) -> dict[int, float]:
         """seed -> value, seeds ascending. Raises MissingResult where nothing was measured."""

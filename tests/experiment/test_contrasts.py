@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jaxgpt.experiment.contrasts import NO, R, all_of, any_of, at_least, at_most, nll, perplexity, show
-from jaxgpt.experiment.results import MissingResult, Results, Row
+from jaxgpt.experiment.contrasts import NO, R, all_of, any_of, at_least, at_most, nll, perplexity, show, time_of
+from jaxgpt.experiment.results import MissingResult, Results, Row, Timing
 
 
 def rows(variant: str, values: dict[tuple[int, int], float], metric: str = "fixed_target_nll") -> list[Row]:
@@ -95,3 +95,21 @@ def test_parts_are_tested_at_their_share_of_the_level(trial: Callable[..., Resul
     weakest = max((p, q), key=lambda found: found.p_support)
     assert both.deciding == weakest.deciding
     assert both.seeds == 3
+
+
+def test_contexts_are_multiples_of_each_variants_own_length():
+    rows = [
+        Row("e", name, 0, "fixed_target_nll", c, float(c), "nats/token") for name in ("a", "b") for c in (8, 16, 32)
+    ]
+    results = Results(rows, 8, lengths={"b": 16})
+    assert nll("a", 2).per_seed(results)[0] == {0: 16.0}
+    assert nll("b", 2).per_seed(results)[0] == {0: 32.0}
+    with pytest.raises(MissingResult, match=r"b: fixed_target_nll at context L/32 of L = 16 is no whole length"):
+        nll("b", 1 / 32).per_seed(results)
+
+
+def test_times_are_compared_as_ratios():
+    timings = [Timing(name, seed, "step_time", ms, "ms") for name, ms in (("a", 20.0), ("b", 25.0)) for seed in (0, 1)]
+    found = at_most(time_of("b") / time_of("a"), 1.1).assess(Results([], 8, timings=timings))
+    assert found.deciding.interval.mean == pytest.approx(1.25)
+    assert str(at_most(time_of("b") / time_of("a"), 1.1)) == "step_time_b / step_time_a <= 1.1"

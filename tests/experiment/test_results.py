@@ -13,6 +13,7 @@ from jaxgpt.experiment.results import (
     Results,
     Row,
     Timing,
+    log_timing,
     read_results,
     read_timings,
     write_results,
@@ -120,3 +121,16 @@ def test_missing_results_are_named():
         results.values("rope", "fixed_target_nll", 32)
     with pytest.raises(MissingResult, match=r"no results of 'nll'"):
         results.unit("nll")
+
+
+def test_variants_may_have_lengths_of_their_own():
+    results = Results(ROWS, 64, lengths={"rope": 32})
+    assert (results.length("rope"), results.length("alibi")) == (32, 64)
+    assert results.lengths == [32, 64]
+    assert Results(ROWS, 64).lengths == [64]
+
+
+def test_timings_are_looked_up_as_logarithms_and_are_no_rows():
+    results = Results(ROWS, 64, timings=[Timing("rope", 0, "step_time", 20.0, "ms")])
+    assert results.values("rope", log_timing("step_time"), 0) == {0: pytest.approx(math.log(20))}
+    assert results.rows == Results(ROWS, 64).rows

@@ -13,7 +13,7 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
     """The report as Markdown; `figures` maps file names of pictures beside it to captions."""
     parts = [f"# {report.title or report.experiment}", *_headlines(report)]
     measured = tables.measured(report)
-    parts += [_table(table) for table in measured[:1]]
+    parts += [_table(table) for table in (*measured[:1], *tables.overviews(report))]
     parts += [_figure(name, figures[name]) for name in list(figures)[:2]]
     parts += [_table(table) for table in (tables.verdicts(report), tables.shown(report), tables.gates(report))]
     parts += [_figure(name, figures[name]) for name in list(figures)[2:]]

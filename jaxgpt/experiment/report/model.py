@@ -39,6 +39,7 @@ class Report:
         tokens, learning rate. Medians of `timings` are shown beside them.
       facts: name -> value of what holds for the whole experiment, such as corpus, tokenizer, scale, machine.
       labels: variant -> name for people; itself where not given.
+      groups: variant -> what it shares with those that differ from it in training length alone.
       command: what to type to make this report again.
       notes: sentences for people, such as runs that failed.
     """
@@ -52,6 +53,7 @@ class Report:
     runs: Sequence[Mapping[str, object]] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()
 

@@ -165,12 +165,12 @@ def _curves(report: Report, title: str, make: Callable[[Report], interactive.Tra
 
 
 def _measured(report: Report) -> list[str]:
-    """The primary table open, the others folded."""
+    """The primary table and overviews open, the others folded."""
     found = tables.measured(report)
     folded = [
         f"<details><summary>{escape(table.title)}</summary>{_table(table, report)}</details>" for table in found[1:]
     ]
-    return [*(_section(table, report) for table in found[:1]), *folded]
+    return [*(_section(table, report) for table in (*found[:1], *tables.overviews(report))), *folded]
 
 
 def _section(table: Table, report: Report) -> str:

@@ -39,7 +39,7 @@ def points(results: Results, variant: str, metric: str) -> list[Point]:
 def ratios(results: Results, variant: str, metric: str) -> list[Point]:
     """A variant's perplexity over its own at context L, paired by seed: the geometric mean with its interval."""
     try:
-        home = results.values(variant, metric, results.train_length)
+        home = results.values(variant, metric, results.length(variant))
     except MissingResult:
         return []
     found = []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics as stdlib_statistics
 from collections.abc import Sequence
 
 from jaxgpt.experiment.claims import context_gate
-from jaxgpt.experiment.contrasts import FIXED_TARGET, show_interval
+from jaxgpt.experiment.contrasts import FIXED_TARGET, nll, show_interval
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import PROTOCOLS, Point, exponentials, in_lengths, points
-from jaxgpt.experiment.statistics import Interval
+from jaxgpt.experiment.results import MissingResult
+from jaxgpt.experiment.statistics import Interval, t_interval
+
+MANY = 7
+"""Variants from which on a ranking helps."""
 
 FAILS = "†"
 """Marks the variants that do not use their context."""
@@ -56,13 +61,70 @@ def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind
             cells = {point.context: _cell(point.interval, kind) for point in curve}
             name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
             rows.append([name, *(cells.get(context, "–") for context in contexts)])
-    columns = ["variant", *(f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts)]
+    columns = ["variant", *map(str, contexts)]
+    if len(report.results.lengths) == 1:
+        columns[1:] = [f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts]
     note = "Mean over seeds [95% t interval, unadjusted]."
     if kind == "perplexity":
         note = "Geometric mean over seeds [95% t interval, unadjusted]."
     if any(variant in marked for variant, curve in curves.items() if curve):
         note += f" {FAILS} fails the context gate: it does not use its context."
     return Table(title, columns, rows, note)
+
+
+def overviews(report: Report) -> list[Table]:
+    """What a report of many arms adds: the table by training and test length, rankings."""
+    return [*by_train_length(report), *ranking(report)]
+
+
+def by_train_length(report: Report) -> list[Table]:
+    """The shape of the ALiBi paper's tables: a row per training and test length, a column per group of variants that
+    differ in their training length alone. Empty without groups."""
+    if not report.groups:
+        return []
+    columns = list(dict.fromkeys(report.groups.values()))
+    tables = []
+    for protocol, name in PROTOCOLS.items():
+        cells: dict[tuple[int, int], dict[str, str]] = {}
+        for variant, group in report.groups.items():
+            for point in exponentials(points(report.results, variant, f"{protocol}_nll")):
+                row = cells.setdefault((report.results.length(variant), point.context), {})
+                row[group] = _cell(point.interval, "perplexity")
+        rows = [
+            [f"{train} / {test}", *(row.get(g, "–") for g in columns)] for (train, test), row in sorted(cells.items())
+        ]
+        title = f"{name}: perplexity by training and test length"
+        note = "Geometric mean over seeds [95% t interval, unadjusted]."
+        tables.append(Table(title, ["train / test", *columns], rows, note))
+    return [table for table in tables if table.rows]
+
+
+def ranking(report: Report, multiples: Sequence[float] = (1, 4)) -> list[Table]:
+    """Variants from best to worst at some contexts, with the paired difference to the best. Empty for a few variants,
+    which need no ranking."""
+    if len(report.results.variants) < MANY:
+        return []
+    return [table for table in (_ranking(report, multiple) for multiple in multiples) if table.rows]
+
+
+def _ranking(report: Report, multiple: float) -> Table:
+    found = {}
+    for variant in report.results.variants:
+        with contextlib.suppress(MissingResult):
+            found[variant], _ = nll(variant, multiple).per_seed(report.results)
+    means = {variant: t_interval(list(values.values())) for variant, values in found.items()}
+    order = sorted(means, key=lambda variant: means[variant].mean)
+    rows = []
+    for place, variant in enumerate(order, start=1):
+        paired = [found[variant][seed] - found[order[0]][seed] for seed in found[variant] if seed in found[order[0]]]
+        behind = _cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
+        rows.append([str(place), report.label(variant), _cell(means[variant], "nats"), behind])
+    title = f"Ranking with context {in_lengths(round(multiple * 16), 16)}"
+    note = (
+        "Fixed targets, nats per token, mean over seeds [95% t interval]; differences are paired by seed. Intervals "
+        "are unadjusted: of many neighbours some will seem apart by chance."
+    )
+    return Table(title, ["rank", "variant", "nats per token", "behind the best"], rows, note)
 
 
 def _cell(interval: Interval, kind: str) -> str:
