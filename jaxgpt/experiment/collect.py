@@ -15,8 +15,9 @@ from rich.text import Text
 from jaxgpt.errors import UserError
 from jaxgpt.experiment import looks
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
+from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
-from jaxgpt.experiment.results import Results, Row, Timing
+from jaxgpt.experiment.results import DocumentLoss, Results, Row, Timing
 from jaxgpt.experiment.statistics import t_interval
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ def rows(plan: Plan) -> list[Row]:
             for one in done.get(wanted.hash, {}).get("measurements", []):
                 values = (one["metric"], one["context"], one["value"], one["unit"])
                 found.append(Row(plan.experiment.name, wanted.variant, run.seed, *values))
+    return found
+
+
+def document_losses(plan: Plan) -> list[DocumentLoss]:
+    """The parts by document of every measurement that has any."""
+    found = []
+    for run in plan.runs:
+        done = run.folder.evaluations() if run.kind == "model" and run.folder.is_trained() else {}
+        for wanted in run.evaluations:
+            for one in done.get(wanted.hash, {}).get("measurements", []):
+                where = (wanted.variant, run.seed, one["metric"], one["context"])
+                found += [DocumentLoss(*where, *part) for part in one.get("documents", ())]
     return found
 
 
@@ -78,13 +91,15 @@ def make_report(plan: Plan, command: str) -> Report:
     """All that the report shows. Raises UserError if nothing was measured yet."""
     from jaxgpt.experiment.report import Report
 
-    results = results_of(plan)
+    results, documents = results_of(plan), document_losses(plan)
     seen = looks.record(plan, results)
     notes = [f"{run.name} is not finished: {run.folder.state()}" for run in plan.runs if not run.is_finished()]
     return Report(
         experiment=plan.experiment.name,
         title=plan.experiment.summary,
         results=results,
+        documents=documents,
+        noise=evaluation_noise(plan.experiment.claims, DocumentLosses(documents), results),
         verdicts=evaluate_claims(plan.experiment.claims, results, method=looks.method(seen)),
         curves=curves(plan),
         timings=timings(plan),

@@ -14,24 +14,11 @@ import numpy as np
 
 from jaxgpt.experiment.claims import Claim
 from jaxgpt.experiment.contrasts import AllOf, AnyOf, Bound, Contrast, Shown, Test
-from jaxgpt.experiment.results import MissingResult, Results
+from jaxgpt.experiment.results import DocumentLoss, MissingResult, Results
 
 DRAWS = 2000
 SEED = 0
 FEWEST = 5  # documents: a bootstrap over fewer says nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class DocumentLoss:
-    """The losses of one measurement that fall into one document: their sum, in the metric's unit, over `tokens`."""
-
-    variant: str
-    seed: int
-    metric: str
-    context: int
-    document: int
-    total: float
-    tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +39,7 @@ class DocumentLosses:
         self._found: dict[tuple[str, str, int], dict[int, dict[int, tuple[float, int]]]] = {}
         for one in losses:
             by_seed = self._found.setdefault((one.variant, one.metric, one.context), {})
-            by_seed.setdefault(one.seed, {})[one.document] = (one.total, one.tokens)
+            by_seed.setdefault(one.seed, {})[one.document] = (one.value, one.tokens)
 
     def __bool__(self) -> bool:
         return bool(self._found)

@@ -50,9 +50,22 @@ class Timing:
     unit: str
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class DocumentLoss:
+    """The part of a measurement that falls into one held-out document: `value`, a sum of losses, over `tokens`."""
+
+    variant: str
+    seed: int
+    metric: str
+    context: int
+    document: int
+    value: float
+    tokens: int
+
+
 # -------------------------------------------------------------------------------------------------------------- files
 
-R = TypeVar("R", Row, Timing)
+R = TypeVar("R", Row, Timing, DocumentLoss)
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:
@@ -77,6 +90,16 @@ def write_timings(path: Path, timings: Iterable[Timing]) -> None:
 def read_timings(path: Path) -> list[Timing]:
     """The timings of a file written by `write_timings`. Raises UserError naming file and line where it is not one."""
     return _from_csv(Timing, path)
+
+
+def write_documents(path: Path, losses: Iterable[DocumentLoss]) -> None:
+    """Write losses by document to CSV, in the order and format of `write_results`."""
+    write_atomic(path, _to_csv(DocumentLoss, sorted(losses)))
+
+
+def read_documents(path: Path) -> list[DocumentLoss]:
+    """The losses of a file written by `write_documents`. Raises UserError naming file and line where it is not one."""
+    return _from_csv(DocumentLoss, path)
 
 
 def _unique(rows: Iterable[Row]) -> list[Row]:
@@ -109,7 +132,7 @@ def _to_csv(kind: type[R], rows: Iterable[R]) -> str:
 
 def _from_csv(kind: type[R], path: Path) -> list[R]:
     names = [field.name for field in dataclasses.fields(kind)]
-    convert = {"seed": int, "context": int, "value": float}
+    convert = {"seed": int, "context": int, "document": int, "tokens": int, "value": float}
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

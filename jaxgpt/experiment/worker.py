@@ -109,7 +109,13 @@ def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Sc
         "variant": wanted["variant"],
         "config": wanted["evaluate"],
         "measurements": [
-            {"metric": one.metric, "context": int(one.context), "value": float(one.value), "unit": one.unit}
+            {
+                "metric": one.metric,
+                "context": int(one.context),
+                "value": float(one.value),
+                "unit": one.unit,
+                "documents": one.documents,
+            }
             for one in measurements
         ],
         "seconds": time.monotonic() - started,

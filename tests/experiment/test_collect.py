@@ -154,3 +154,19 @@ def test_status(toy, capsys):
     assert "2/2" in rows[plan.runs[1].name]
     assert "the loss is [nan]" in rows[plan.runs[2].name]
     assert "pending" in rows[plan.runs[3].name]
+
+
+def test_losses_by_document_are_collected_and_shown(toy):
+    plan = toy.plan(seeds=3)
+    finish(plan)
+    for run in plan.runs:
+        path = run.folder.path / "evaluation.json"
+        done = json.loads(path.read_text())
+        for wanted in run.evaluations:
+            for one in done[wanted.hash]["measurements"]:
+                one["documents"] = [[document, one["value"] * 10, 10] for document in range(6)]
+        path.write_text(json.dumps(done))
+    assert len(collect.document_losses(plan)) == 3 * 3 * 3 * 6, "arms, seeds, contexts, documents; no baseline"
+    (noise,) = collect.make_report(plan, "").noise
+    assert (noise.text, noise.documents) == ("R_alibi(4L)", 6)
+    assert noise.low == pytest.approx(noise.high), "every document says the same"

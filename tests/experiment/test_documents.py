@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxgpt.experiment.claims import NO, Claim, R, all_of, at_least, at_most, nll, show
-from jaxgpt.experiment.documents import DocumentLoss, DocumentLosses, contrasts_of, evaluation_noise
-from jaxgpt.experiment.results import MissingResult, Results, Row
+from jaxgpt.experiment.documents import DocumentLosses, contrasts_of, evaluation_noise
+from jaxgpt.experiment.results import DocumentLoss, MissingResult, Results, Row
 
 METRIC, L = "fixed_target_nll", 8
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.sources.text import TextDataset
+from jaxgpt.data.tokens import TokenSplit
 from jaxgpt.errors import ConfigError, ContextTooLong
 from jaxgpt.evaluate.scorer import Predictor, Scorer
 from jaxgpt.registry import slot
@@ -21,12 +22,16 @@ log = logging.getLogger("jaxgpt.evaluate")
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """One number about one model: `context` in tokens (for a task its length), `value` in `unit` (nats/token, bits/byte
-    or share)."""
+    or share).
+
+    `documents` holds (number of the document, sum of losses, tokens) where the value is their quotient over documents.
+    """
 
     metric: str
     context: int
     value: float
     unit: str
+    documents: tuple[tuple[int, float, int], ...] = ()
 
 
 @slot("protocol", package="jaxgpt.evaluate.protocols")
@@ -88,12 +93,27 @@ def _unless_too_long(name: str, score: Scorer, inputs_RT: np.ndarray, targets_RT
         return None
 
 
-def averages(name: str, context: int, losses_RK: np.ndarray, bytes_RK: np.ndarray) -> list[Measurement]:
+def by_document(split: TokenSplit, stops: np.ndarray, losses_RK: np.ndarray) -> tuple[tuple[int, float, int], ...]:
+    """(document, sum of losses, tokens) for the scored tokens, the K before each stop, ascending."""
+    tokens_RK = stops[:, None] + np.arange(-losses_RK.shape[1], 0)
+    documents = np.searchsorted(split.offsets, tokens_RK.reshape(-1), side="right") - 1
+    totals = np.bincount(documents, weights=losses_RK.reshape(-1).astype(np.float64))
+    counts = np.bincount(documents)
+    return tuple((int(d), float(totals[d]), int(counts[d])) for d in np.flatnonzero(counts))
+
+
+def averages(
+    name: str,
+    context: int,
+    losses_RK: np.ndarray,
+    bytes_RK: np.ndarray,
+    documents: tuple[tuple[int, float, int], ...] = (),
+) -> list[Measurement]:
     """`<name>_nll`, summed in float64 over all tokens and divided by their number, and `<name>_bits_per_byte`, the
     same sum in bits divided by the bytes the tokens stand for: comparable across tokenizers.
     """
     total = float(losses_RK.sum(dtype=np.float64))
-    measurements = [Measurement(f"{name}_nll", context, total / losses_RK.size, "nats/token")]
+    measurements = [Measurement(f"{name}_nll", context, total / losses_RK.size, "nats/token", documents)]
     num_bytes = int(bytes_RK.sum(dtype=np.int64))
     if num_bytes > 0:  # token ids of a synthetic task stand for no text
         bits = total / math.log(2) / num_bytes

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.tokens import TokenSplit
-from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, losses, text_of
+from jaxgpt.evaluate.protocols.base import Measurement, ProtocolConfig, averages, by_document, losses, text_of
 from jaxgpt.evaluate.scorer import Scorer
 from jaxgpt.evaluate.spans import contexts_of, spread, windows
 from jaxgpt.registry import register
@@ -57,5 +57,6 @@ class NonOverlappingConfig(ProtocolConfig):
             inputs_RT, targets_RT = windows(split.tokens, stops, context)
             losses_RT = losses("non_overlapping", scorer, inputs_RT, targets_RT)
             if losses_RT is not None:
-                measurements += averages("non_overlapping", context, losses_RT, byte_lengths[targets_RT])
+                documents = by_document(split, stops, losses_RT)
+                measurements += averages("non_overlapping", context, losses_RT, byte_lengths[targets_RT], documents)
         return measurements

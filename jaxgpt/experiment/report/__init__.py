@@ -1,6 +1,7 @@
 """The report of an experiment: what was measured, what follows, and how to repeat it.
 
 results.csv     every measurement; the same bytes for the same runs
+documents.csv   the same by held-out document, where measurements are sums over documents
 timings.csv     what a clock measured, apart
 verdicts.json   the claims judged
 *.png           perplexity against context, loss by position, training curves

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from jaxgpt.experiment.claims import Verdict
-from jaxgpt.experiment.results import Results, Timing
+from jaxgpt.experiment.documents import Noise
+from jaxgpt.experiment.results import DocumentLoss, Results, Timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Report:
       results: measurements; their order of variants is the report's, their baselines are drawn apart.
       verdicts: in the order of the experiment's claims.
       curves: of every trained run.
+      documents: the parts of measurements that fall into each held-out document.
+      noise: what the claims' contrasts owe to the documents that were held out.
       timings: what a clock measured, per run.
       runs: one mapping per variant for the table of runs: `variant` first, then any columns, such as parameters, steps,
         tokens, learning rate. Medians of `timings` are shown beside them.
@@ -49,6 +52,8 @@ class Report:
     results: Results
     verdicts: Sequence[Verdict]
     curves: Sequence[Curve] = ()
+    documents: Sequence[DocumentLoss] = ()
+    noise: Sequence[Noise] = ()
     timings: Sequence[Timing] = ()
     runs: Sequence[Mapping[str, object]] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)

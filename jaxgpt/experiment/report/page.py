@@ -83,6 +83,7 @@ def page(report: Report) -> str:
             _curves(report, "Loss by position", interactive.position_figure, "positions"),
             _curves(report, "Training", interactive.training_figure, "training"),
             _section(tables.gates(report), report),
+            _section(tables.noise(report), report),
             _section(tables.runs(report), report),
             _notes(report),
             _reproduce(report),

@@ -188,6 +188,19 @@ def gates(report: Report) -> Table:
     return Table("Context gate", ["variant", "nll(L/4) - nll(L)", "gate", "why unknown"], rows, note)
 
 
+def noise(report: Report) -> Table:
+    """What the claims' contrasts owe to the documents that were held out."""
+    rows = [
+        [one.text, show_interval(Interval(one.estimate, one.low, one.high, None, 0)), str(one.documents)]
+        for one in report.noise
+    ]
+    note = (
+        "Mean over the same seeds [95% percentile interval of a bootstrap over documents]. It says how far another "
+        "choice of held-out documents would move the number; verdicts rest on the spread between seeds alone."
+    )
+    return Table("Evaluation noise", ["quantity", "estimate", "documents"], rows, note)
+
+
 def runs(report: Report) -> Table:
     """Parameters, tokens and whatever else the experiment tells of its runs, with medians of what a clock measured."""
     columns = list(dict.fromkeys(name for row in report.runs for name in row)) or ["variant"]

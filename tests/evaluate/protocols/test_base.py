@@ -117,3 +117,25 @@ def test_the_base_is_no_protocol(dataset, oracle):
         ProtocolConfig().check(dataset, L)
     with pytest.raises(TypeError, match="run"):
         ProtocolConfig().run(oracle(lambda p, t: t), dataset, L)
+
+
+@pytest.mark.parametrize("kind", ["fixed_target", "non_overlapping"])
+def test_the_parts_by_document_add_up_to_the_value(kind, dataset, oracle):
+    """The loss of a token is its own number, so each document's mean says which tokens were counted to it."""
+    measured = KINDS[kind]().run(oracle(lambda position, target: target), dataset, L)
+    offsets = dataset.validation.offsets
+    for one in measured:
+        if one.unit != "nats/token":
+            assert one.documents == ()
+            continue
+        total, tokens = (sum(part[i] for part in one.documents) for i in (1, 2))
+        assert total / tokens == pytest.approx(one.value)
+        for document, part, count in one.documents:
+            assert offsets[document] <= part / count < offsets[document + 1]
+        assert len({document for document, _, _ in one.documents}) == len(one.documents) >= 2
+
+
+def test_targets_left_out_fit_the_shortest_context():
+    config = KINDS["fixed_target"](multiples=(0.125, 1.0))
+    assert config.scored(64) == 8
+    assert KINDS["fixed_target"]().scored(64) == 16

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jaxgpt.experiment.documents import Noise
 from jaxgpt.experiment.report import Report, tables
 from jaxgpt.experiment.results import Results, Row
 
@@ -75,3 +76,10 @@ def test_runs_show_what_a_clock_measured_beside_them(make_report: Make):
     odd = tables.runs(make_report(runs=[{"variant": "rope", "trained": True, "note": None, "kind": "x"}], timings=[]))
     assert odd.rows == [["RoPE", "yes", "–", "x"]]
     assert odd.note == ""
+
+
+def test_evaluation_noise_has_a_table_of_its_own(make_report: Make):
+    assert not tables.noise(make_report()).rows
+    table = tables.noise(make_report(noise=[Noise("R_rope(4L)", 1.9, 1.8, 2.0, 25)]))
+    assert table.rows == [["R_rope(4L)", "1.9 [1.8, 2]", "25"]]
+    assert "another choice of held-out documents" in table.note
