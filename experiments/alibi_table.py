@@ -30,7 +30,10 @@ LENGTHS = (1, 0.5, 2)  # training lengths, in the scale's own; the first is the 
 
 
 def base() -> dict:
-    return {"include": ["model/laptop.yaml", "data/sotu-bpe1k.yaml"]}
+    """Contexts from a quarter of the shortest training length to eight times of the scale's: the same for all arms."""
+    multiples = [0.125, 0.25, 0.5, 1, 2, 4, 8]
+    protocols = {"fixed_target": {"multiples": multiples}, "non_overlapping": {"multiples": multiples[2:]}}
+    return {"include": ["model/laptop.yaml", "data/sotu-bpe1k.yaml"], "evaluate": {"protocols": protocols}}
 
 
 def variants() -> list[Variant]:

@@ -118,7 +118,8 @@ def results_of(plan: Plan) -> Results:
     if not any(run.kind == "model" and run.is_finished() for run in plan.runs):
         raise UserError(f"{plan.directory}: no run of this plan is finished yet; start it with the verb run")
     baselines = [run.variant for run in plan.runs if run.kind == "baseline"]
-    return Results(measured, plan.train_length, [arm.name for arm in plan.arms], baselines)
+    names, lengths = [arm.name for arm in plan.arms], {arm.name: arm.length for arm in plan.arms}
+    return Results(measured, plan.train_length, names, baselines, lengths, timings(plan))
 
 
 def _run_table(plan: Plan) -> list[dict[str, object]]:

@@ -72,7 +72,7 @@ def prepare(plan: Plan) -> dict[str, Size]:
         digest = content_hash(data)
         if digest not in built:
             built[digest] = prepare_dataset(data)
-        check(arm.evaluation, built[digest], arm.length)
+        check(arm.evaluation, built[digest], arm.measured_in)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:
         known = run.folder.request().get("dataset")

@@ -36,7 +36,10 @@ class Arm:
     training: RunConfig  # the parent's, for an arm that only evaluates
     model: ModelConfig  # what is evaluated
     evaluation: EvaluationConfig
-    length: int  # L, of which contexts are multiples: the reference length where its weights were first trained
+    length: (
+        int  # L, of which its claims' contexts are multiples: the reference length where its weights were first trained
+    )
+    measured_in: int  # the L of which the contexts measured are multiples: its own, or in a group the first variant's
 
     @property
     def name(self) -> str:
@@ -148,7 +151,9 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
         if variant.parent is None:
-            arms[variant.name] = Arm(variant, config, config.model, evaluation, config.data.reference_length)
+            length = config.data.reference_length
+            measured_in = arms[experiment.variants[0].name].length if variant.group and arms else length
+            arms[variant.name] = Arm(variant, config, config.model, evaluation, length, measured_in)
         else:
             arms[variant.name] = _child(experiment.chain(variant), config, evaluation, arms)
     return tuple(arms[variant.name] for variant in experiment.variants)
@@ -169,7 +174,7 @@ def _child(chain: Sequence[Variant], config: RunConfig, evaluation: EvaluationCo
     if variant.trains:
         rules = {**variant.overrides.get("start", {}), "hash": parent.training.hash}
         training = dataclasses.replace(config, model=model, start=decode(StartConfig, rules, "start"))
-    return Arm(variant, training, model, evaluation, root.length)
+    return Arm(variant, training, model, evaluation, root.length, root.measured_in)
 
 
 def _equal_arms(arms: Sequence[Arm]) -> tuple[str, str] | None:
@@ -230,8 +235,8 @@ def _runs(arms: Sequence[Arm], seed: int, directory: Path) -> list[Run]:
 
 def _evaluation(arm: Arm, training: str) -> Evaluation:
     config = _without_ngram(arm)
-    digest = content_hash({"evaluate": config, "model": arm.model, "training": training})
-    return Evaluation(arm.name, digest, encode(arm.model), encode(config), arm.length)
+    parts = {"evaluate": config, "model": arm.model, "training": training, "length": arm.measured_in}
+    return Evaluation(arm.name, content_hash(parts), encode(arm.model), encode(config), arm.measured_in)
 
 
 def _without_ngram(arm: Arm) -> EvaluationConfig:
@@ -249,11 +254,13 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
         if arm.variant.parent is not None or arm.evaluation.ngram is None:
             continue
         data, evaluate = arm.training.data, _without_ngram(arm)
+        if arm.variant.group:  # the n-gram of the first arm serves all: it sees no sequences
+            data = dataclasses.replace(data, sequence_length=arm.measured_in)
         seen = arm.evaluation.ngram.max_tokens or arm.training.tokens
         ngram = dataclasses.replace(arm.evaluation.ngram, max_tokens=seen)
         digest = content_hash({"data": data, "ngram": ngram, "evaluate": evaluate})
         folder = RunFolder(directory / f"baseline-{digest}")
-        evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate), arm.length)
+        evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate), arm.measured_in)
         config = {"data": encode(data), "ngram": encode(ngram)}
         runs.setdefault(digest, Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,)))
     if len(runs) < 2:

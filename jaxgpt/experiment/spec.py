@@ -51,7 +51,7 @@ class Variant:
     parent: str | None = None
     description: str = ""
     label: str = ""  # how figures and tables call it; the name where not given
-    group: str = ""  # what it shares with variants that differ from it in training length alone
+    group: str = ""  # what it shares with variants of other training lengths, all measured at the first one's contexts
 
     @property
     def trains(self) -> bool:

@@ -213,3 +213,24 @@ def test_an_extension_without_a_rope_names_the_variant(toy):
 def test_at_least_one_seed(toy):
     with pytest.raises(ConfigError, match="--seeds 0"):
         toy.plan(seeds=0)
+
+
+def test_a_group_is_measured_at_the_contexts_of_its_first_variant(toy):
+    file = toy.experiments / "toy.py"
+    arms = """[
+        Variant("whole", {"model": {"position": "alibi"}}, group="ALiBi"),
+        Variant("half", {"model": {"position": "alibi"}, "data": {"sequence_length": times(0.5)},
+                         "train": {"batch_size": times(2)}}, group="ALiBi"),
+        Variant("alone", {"data": {"sequence_length": times(0.5)}}),
+    ]"""
+    text = file.read_text().replace("import Variant", "import Variant, times")
+    begin, end = text.index("return [\n        Variant"), text.index("def claims")
+    file.write_text(f"{text[:begin]}return {arms}\n\n\n{text[end:]}")
+    plan = toy.plan()
+    assert [(arm.name, arm.length, arm.measured_in) for arm in plan.arms] == [
+        ("whole", 16, 16),
+        ("half", 8, 16),
+        ("alone", 8, 8),
+    ]
+    assert {run.evaluations[0].length for run in plan.runs if run.variant == "half"} == {16}
+    assert len([run for run in plan.runs if run.kind == "baseline"]) == 2, "one serves the group"
