@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxgpt.config import parse_overrides
+from jaxgpt.config import parse_overrides, read_yaml
 from jaxgpt.errors import ConfigError, Interrupted, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.engine import Failure, print_failures
@@ -58,6 +58,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: as many as fit)")
     parser.add_argument(
+        "--config", nargs="+", default=[], action="extend", type=Path, metavar="FILE",
+        help="YAML laid over the scale for all variants, below --set, such as configs/data/pg-19.yaml",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides",
         help="override the configuration of all variants, such as train.steps=500",
     )  # fmt: skip
@@ -75,7 +79,8 @@ def _dispatch(
         raise ConfigError("--exp NAME: which experiment? --list names them")
     experiment = load_experiment(options.exp, experiments)
     scale = load_scale(options.scale, configs)
-    pairs = parse_overrides(options.overrides)
+    files = [pair for path in options.config for pair in read_yaml(path).items()]
+    pairs = [*files, *parse_overrides(options.overrides)]
     _stay_off_accelerators()
     plan = make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs)
     command = shlex.join(["python", "experiments/run.py", *arguments])

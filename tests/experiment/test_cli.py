@@ -61,6 +61,17 @@ def test_plan_shows_what_would_run(run, toy, monkeypatch):
     assert not toy.runs.exists()
 
 
+def test_a_file_lies_over_the_scale_and_below_set(run, toy):
+    file = toy.root / "more.yaml"
+    file.write_text("train: {steps: 6, batch_size: 4}\n")
+    code, output, _ = run("plan", *SMALL, "--config", str(file), "--set", "train.batch_size=3")
+    assert code == 0
+    assert f"{6 * 3 * 16}" in output, "tokens: steps of the file, batch of --set, sequences of the experiment"
+    code, _, errors = run("plan", *SMALL, "--config", "nowhere.yaml")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "nowhere.yaml" in errors
+
+
 def test_run_status_report_and_again(run, toy):
     code, out, err = run("run", *SMALL)
     assert (code, err) == (0, "")

@@ -42,7 +42,7 @@ class TextDataConfig(DataConfig):
     tokenizer: TokenizerConfig = BpeConfig()
     sequence_length: int = 128  # type: ignore[override]  # tokens of one training sequence
     packing: Literal["windows", "documents"] = "windows"  # across documents, or keeping them apart
-    validation_fraction: float = 0.1  # share of the documents
+    validation_fraction: float = 0.1  # share of the documents, where the corpus has no split of its own
     split_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -121,14 +121,18 @@ def split_documents(names: Sequence[str], validation_fraction: float, seed: int)
 def _build(config: TextDataConfig, corpus_fingerprint: str, folder: Path) -> None:
     """Prepare from nothing. The text is read three times, a document at a time, rather than held in memory."""
     corpus = config.corpus
-    names = [document.name for document in corpus.documents()]
-    if len(names) < 2:
+    documents = [(document.name, document.part) for document in corpus.documents()]
+    if len(documents) < 2:
         raise DataError(
-            f"data.corpus: {len(names)} document(s), but one for training and one for validation are needed; "
+            f"data.corpus: {len(documents)} document(s), but one for training and one for validation are needed; "
             f"{corpus.more_documents}"
         )
-    held_out = split_documents(names, config.validation_fraction, config.split_seed)
-    _LOG.info("preparing %d documents, %d of them for validation", len(names), sum(held_out))
+    if documents[0][1] is None:
+        names = [name for name, _ in documents]
+        held_out = split_documents(names, config.validation_fraction, config.split_seed)
+    else:  # the corpus has a split of its own
+        held_out = [part == "validation" for _, part in documents]
+    _LOG.info("preparing %d documents, %d of them for validation", len(documents), sum(held_out))
 
     def part(validation: bool) -> Iterator[Document]:
         pairs = zip(corpus.documents(), held_out, strict=True)

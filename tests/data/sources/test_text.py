@@ -42,6 +42,18 @@ def test_every_document_is_in_one_part_as_it_was(folder, texts):
     assert (dataset.train.name, dataset.validation.name) == ("train", "validation")
 
 
+def test_a_corpus_with_a_validation_set_of_its_own_is_split_by_it(folder, tmp_path, texts):
+    held = tmp_path / "held"
+    held.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (held / name).write_text(f"{name} of the validation set, with an Ω")
+    corpus = TextConfig(path=str(folder), validation_path=str(held))
+    dataset = prepare(TextDataConfig(corpus=corpus, tokenizer=CharacterConfig(), validation_fraction=0.9))
+    assert dataset.train.num_documents == len(texts)
+    assert dataset.validation.names == ("validation/a.txt", "validation/b.txt")
+    assert "Ω" not in dataset.tokenizer.pieces
+
+
 def test_the_tokenizer_never_sees_validation_text(folder):
     held_out = prepare(config_of(folder)).validation.names[0]
     with (folder / held_out).open("a") as file:
