@@ -109,6 +109,7 @@ def make_report(plan: Plan, command: str) -> Report:
         groups={one.name: one.group for one in plan.experiment.variants if one.group},
         command=command,
         notes=[*looks.note(seen), *notes],
+        looks=seen,
     )
 
 

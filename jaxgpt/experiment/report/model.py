@@ -45,6 +45,7 @@ class Report:
       groups: variant -> what it shares with those that differ from it in training length alone.
       command: what to type to make this report again.
       notes: sentences for people, such as runs that failed.
+      looks: numbers of seeds that verdicts were ever formed with.
     """
 
     experiment: str
@@ -61,6 +62,7 @@ class Report:
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()
+    looks: Sequence[int] = ()
 
     def label(self, variant: str) -> str:
         """The name of a variant for people."""

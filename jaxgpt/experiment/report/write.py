@@ -9,6 +9,7 @@ from jaxgpt.experiment.report.figures import figures
 from jaxgpt.experiment.report.markdown import markdown
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.page import page
+from jaxgpt.experiment.report.saved import ABOUT, write_about
 from jaxgpt.experiment.results import write_documents, write_results, write_timings
 from jaxgpt.files import write_atomic
 
@@ -24,6 +25,7 @@ def write_report(report: Report, directory: Path) -> Path:
     write_results(directory / "results.csv", report.results.rows)
     write_documents(directory / "documents.csv", report.documents)
     write_timings(directory / "timings.csv", report.timings)
+    write_about(directory / ABOUT, report)
     write_verdicts(directory / "verdicts.json", report.verdicts)
     drawn = figures(report)
     for old in directory.glob("*.png"):

@@ -69,3 +69,9 @@ def make_report(trial: Callable[..., Results]) -> Callable[..., Report]:
         return Report(**(whole | parts))
 
     return make
+
+
+@pytest.fixture
+def claims() -> list[Claim]:
+    """Those of the report that `make_report` makes."""
+    return CLAIMS

@@ -17,7 +17,7 @@ def test_a_report_is_complete_and_repeats_byte_for_byte(make_report: Make, tmp_p
     index = write_report(report, tmp_path / "one" / "report")
     folder = index.parent
     assert sorted(path.name for path in folder.iterdir()) == [
-        "documents.csv", "extrapolation.png", "index.html", "loss_by_position.png", "perplexity.png",
+        "about.json", "documents.csv", "extrapolation.png", "index.html", "loss_by_position.png", "perplexity.png",
         "perplexity_non_overlapping.png",
         "report.md", "results.csv", "timings.csv", "training.png", "verdicts.json",
     ]  # fmt: skip

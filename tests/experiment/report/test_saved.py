@@ -1,0 +1,34 @@
+"""A report read back says what was written."""
+
+import pytest
+
+from jaxgpt.errors import UserError
+from jaxgpt.experiment.report import read_report, write_report
+from jaxgpt.experiment.report.markdown import markdown
+from jaxgpt.experiment.results import DocumentLoss
+
+
+def test_a_report_read_back_derives_the_same_tables_and_verdicts(make_report, tmp_path, claims):
+    documents = [DocumentLoss("rope", 0, "fixed_target_nll", 512, d, 30.0 + d, 10) for d in range(6)]
+    report = make_report(documents=documents, groups={"rope": "a", "alibi": "b"}, looks=(3,))
+    write_report(report, tmp_path)
+    again = read_report(tmp_path, claims)
+    assert markdown(again, {}) == markdown(report, {})
+    assert [one.to_json() for one in again.verdicts] == [one.to_json() for one in report.verdicts]
+    assert again.documents == documents
+
+
+def test_two_looks_are_remembered(make_report, tmp_path, claims):
+    write_report(make_report(looks=(3, 4)), tmp_path)
+    (headline,) = [one for one in read_report(tmp_path, claims).verdicts if one.claim == "headline"]
+    (plain,) = [one for one in make_report().verdicts if one.claim == "headline"]
+    assert headline.low < plain.low
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_file_that_is_not_one_is_named(make_report, tmp_path, claims, content):
+    write_report(make_report(), tmp_path)
+    about = tmp_path / "about.json"
+    about.unlink() if content is None else about.write_text(content)
+    with pytest.raises(UserError, match=r"about\.json: cannot be read .*; write the report again"):
+        read_report(tmp_path, claims)
