@@ -110,6 +110,7 @@ class DecoderConfig(ModelConfig):
             dropout=self.attention_dropout,
             init_std=self.init_std,
             residual_std=residual,
+            train_length=self.train_length or 1024,
         )
 
     @property
@@ -120,7 +121,7 @@ class DecoderConfig(ModelConfig):
             self.width,
             dims.head_dim,
             dims.num_heads,
-            self.train_length or 1024,
+            dims.train_length,
             causal=True,
             embedding_std=self.init_std * scale,
         )
@@ -137,10 +138,8 @@ class DecoderConfig(ModelConfig):
         pairs of a sequence, hidden ones too, as Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
         """
         assert self.vocab_size is not None
-        dims = self.layer_dims
-        projections = 2 * self.width * dims.head_dim * (2 * dims.num_heads + 2 * dims.num_kv_heads)
-        scores = 4 * sequence_length * dims.num_heads * dims.head_dim
-        layer = projections + scores + self.feedforward.flops_per_token(self.width)
+        mixer = self.mixer.flops_per_token(self.layer_dims, sequence_length)
+        layer = mixer + self.feedforward.flops_per_token(self.width)
         return 3 * (self.num_layers * layer + 2 * self.width * self.vocab_size)
 
 
@@ -225,7 +224,7 @@ class Decoder(Model):
         for kind in config.kinds if isinstance(self.position, nnx.Dict) else config.kinds[:1]:
             x_BTD = self.encoding(kind).embed(x_BTD, where[kind])
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
-        x_BTD, layers, aux = self._stack(x_BTD, where, cache, key)
+        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key)
         if cache is not None:
             cache = Cache(layers, cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
@@ -242,7 +241,14 @@ class Decoder(Model):
                 positions = Positions(index, index, positions.segment)
         return positions
 
-    def _stack(self, x_BTD: Array, where: Mapping[str, Positions], cache: Cache | None, key: Array | None) -> Any:
+    def _stack(
+        self,
+        x_BTD: Array,
+        where: Mapping[str, Positions],
+        place: Array,
+        cache: Cache | None,
+        key: Array | None,
+    ) -> Any:
         """All blocks in order, in groups of the pattern: (x, states, aux), the latter two stacked by layer."""
         config, size = self.config, len(self.config.pattern)
         at = None if cache is None else cache.at
@@ -255,7 +261,7 @@ class Decoder(Model):
                 block, state, number = jax.tree.map(lambda leaf, i=i: leaf[i], group_leaves)
                 layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
                 mask = Mask(_of_kind(config.window, kind))
-                context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key)
+                context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, place)
                 x, state, aux = block(x, context, state)
                 results.append((state, aux))
             return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)

@@ -67,7 +67,7 @@ def attention(
     return {"naive": naive, "blockwise": blockwise}[implementation](*arguments)
 
 
-def _keep(weights: Array, dropout: Dropout | None) -> Array:
+def keep(weights: Array, dropout: Dropout | None) -> Array:
     """`weights` after dropout: survivors are scaled up so that the expectation stays."""
     if dropout is None or dropout.rate == 0.0:
         return weights
@@ -84,7 +84,7 @@ def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=Non
     if bias is not None:
         scores = scores + bias(q_where, k_where)
     scores = jnp.where(mask(q_where, k_where)[:, None], scores, MASKED)
-    weights = _keep(jax.nn.softmax(scores, axis=-1), dropout)
+    weights = keep(jax.nn.softmax(scores, axis=-1), dropout)
     return jnp.einsum("BNTS,BSNH->BTNH", weights, v_BSNH).astype(q_BTNH.dtype)
 
 
@@ -189,7 +189,7 @@ def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout) -> Array:
     scores = _scores(q_BKGTH, k_BKSH, visible, bias)
     top = jax.lax.stop_gradient(scores).max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - top)
-    return _values(_keep(weights, dropout), v_BKSH) / weights.sum(axis=-1, keepdims=True)
+    return _values(keep(weights, dropout), v_BKSH) / weights.sum(axis=-1, keepdims=True)
 
 
 def _slice_ends(queries: int) -> list[int]:
@@ -213,10 +213,10 @@ def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout
     queries, keys = q_BTNH.shape[1], k_BSKH.shape[1]
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH)
     size_q, size_k = min(block, queries), min(block, keys)
-    q_blocks = _blocks(q, 3, size_q), _where_blocks(q_where, size_q)
-    k_blocks = _blocks(k, 2, size_k), _blocks(v, 2, size_k), _where_blocks(k_where, size_k)
+    q_blocks = in_blocks(q, 3, size_q), where_in_blocks(q_where, size_q)
+    k_blocks = in_blocks(k, 2, size_k), in_blocks(v, 2, size_k), where_in_blocks(k_where, size_k)
     numbers = jnp.arange(k_blocks[0].shape[0])
-    present = _blocks(jnp.arange(keys)[None], 1, size_k, fill=keys) < keys  # [blocks, 1, size_k]; padding is no key
+    present = in_blocks(jnp.arange(keys)[None], 1, size_k, fill=keys) < keys  # [blocks, 1, size_k]; padding is no key
 
     def one_query_block(_, block_q):
         q_block, at, number = block_q
@@ -248,14 +248,14 @@ def _key_block(q_block, at, mask, bias, dropout, drop_key, carry, block_k):
         shrink = jnp.exp(top - new_top)
         dropped = weights
         if dropout is not None:
-            dropped = _keep(weights, Dropout(dropout.rate, jax.random.fold_in(drop_key, number)))
+            dropped = keep(weights, Dropout(dropout.rate, jax.random.fold_in(drop_key, number)))
         out = out * shrink[..., None] + _values(dropped, v_block)
         return new_top, total * shrink + weights.sum(-1), out
 
     return jax.lax.cond(visible_here(at, where).any(), attend, lambda carry: carry, carry), None
 
 
-def _blocks(x: Array, axis: int, size: int, fill: int = 0) -> Array:
+def in_blocks(x: Array, axis: int, size: int, fill: int = 0) -> Array:
     """`x` cut along `axis` into blocks of `size`, stacked in front; the last one is padded with `fill`."""
     missing = -x.shape[axis] % size
     widths = [(0, missing if i == axis else 0) for i in range(x.ndim)]
@@ -264,5 +264,5 @@ def _blocks(x: Array, axis: int, size: int, fill: int = 0) -> Array:
     return jnp.moveaxis(padded.reshape(shape), axis, 0)
 
 
-def _where_blocks(where: Where, size: int) -> Where:
-    return jax.tree.map(lambda x: _blocks(x, 1, size), where)
+def where_in_blocks(where: Where, size: int) -> Where:
+    return jax.tree.map(lambda x: in_blocks(x, 1, size), where)

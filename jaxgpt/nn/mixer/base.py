@@ -25,6 +25,7 @@ class LayerDims:
     dropout: float  # of attention weights
     init_std: float  # of every matrix ...
     residual_std: float  # ... but those that write to the residual stream
+    train_length: int = 1024  # tokens a training sequence holds
 
 
 @jax.tree_util.register_dataclass
@@ -53,6 +54,12 @@ class MixerContext:
     mask: Mask
     at: Array | None = None  # where in the state new tokens are written; None without a state
     key: Array | None = None  # randomness of dropout; None: no dropout
+    place: Array | None = None  # int [B or 1, T] in the document, before positions were reassigned; None: as they are
+
+    def visible(self) -> Array:
+        """int [B or 1, T]: how many keys each query sees, its own included. At least 1."""
+        place = self.positions.position if self.place is None else self.place
+        return place + 1 if self.mask.window is None else jnp.minimum(place + 1, self.mask.window)
 
 
 class Mixer(Protocol):
@@ -70,3 +77,12 @@ class MixerConfig:
 
     def make(self, dims: LayerDims, key: Array) -> Mixer:
         raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def flops_per_token(self, dims: LayerDims, sequence_length: int) -> int:
+        """Multiply-adds times two of one forward pass; pairs of tokens that a mask hides count too."""
+        raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
+
+    @classmethod
+    def examples(cls) -> tuple[MixerConfig, ...]:
+        """Configurations that together exercise the mixer: what the contract test builds."""
+        return (cls(),)

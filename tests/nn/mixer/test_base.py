@@ -1,9 +1,11 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgpt.nn.mixer.base import Mask, MixerConfig
-from jaxgpt.nn.position.base import Positions
+from jaxgpt.nn.mixer.base import Mask, MixerConfig, MixerContext
+from jaxgpt.nn.position.base import PositionEncoding, Positions
 
 ROW = Positions.packed(jnp.array([[1, 1, 1, 2, 2, 0]]))
 
@@ -34,6 +36,19 @@ def test_mask_of_blocks_is_the_blocks_of_the_mask():
     np.testing.assert_array_equal(Mask(window=2)(q, k), whole[:, 3:6, 1:5])
 
 
+def test_visible_keys_are_those_the_mask_shows():
+    """Also where an encoding has reassigned positions; the padding sees nothing and counts as one."""
+    moved = dataclasses.replace(ROW, position=7 * ROW.position + 3)
+    for window in (None, 2):
+        shown = np.maximum(Mask(window)(ROW, ROW).sum(-1), 1)
+        context = MixerContext(ROW, PositionEncoding(), Mask(window))
+        np.testing.assert_array_equal(context.visible(), shown)
+        reassigned = MixerContext(moved, PositionEncoding(), Mask(window), place=ROW.position)
+        np.testing.assert_array_equal(reassigned.visible(), shown)
+
+
 def test_a_mixer_without_make_says_so():
     with pytest.raises(TypeError, match=r"MixerConfig must define make\(\)"):
         MixerConfig().make(None, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"MixerConfig must define flops_per_token\(\)"):
+        MixerConfig().flops_per_token(None, 1)  # type: ignore[arg-type]
