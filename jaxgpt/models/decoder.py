@@ -245,7 +245,7 @@ class Decoder(Model):
         self,
         x_BTD: Array,
         where: Mapping[str, Positions],
-        place: Array,
+        place: Array | None,
         cache: Cache | None,
         key: Array | None,
     ) -> Any:

@@ -42,13 +42,13 @@ def contextual_attention(
     q, unturned = (jnp.moveaxis(x, 2, 1).astype(jnp.float32) for x in (q_BTNH, unturned_BTNH))
     position_logits = jnp.einsum("BNTH,PH->BNTP", unturned, table_PH)
 
-    def one_block(carry):
-        part, number = carry
+    def one_block(block):
+        q, logits, at, number = block
         dropped = None if dropout is None else Dropout(dropout.rate, jax.random.fold_in(dropout.key, number))
-        return _attend(*part, k, v, k_where, mask, bias, dropped)
+        return _attend(q, logits, at, k, v, k_where, mask, bias, dropped)
 
     parts = in_blocks(q, 2, size), in_blocks(position_logits, 2, size), where_in_blocks(q_where, size)
-    out = jax.lax.map(jax.checkpoint(one_block), (parts, jnp.arange(parts[0].shape[0])))
+    out = jax.lax.map(jax.checkpoint(one_block), (*parts, jnp.arange(parts[0].shape[0])))
     out = jnp.moveaxis(out, 0, 2).reshape(*q.shape[:2], -1, q.shape[-1])[:, :, :queries]
     return jnp.moveaxis(out, 1, 2).astype(q_BTNH.dtype)
 

@@ -35,9 +35,7 @@ class ContextualConfig(AttentionConfig):
         if self.max_position < 2:
             raise ValueError(f"max_position: {self.max_position} must be at least 2")
         if self.implementation is not None:
-            raise ValueError(
-                f"implementation: {self.implementation!r} is not one of cope's, which has only one; leave it"
-            )
+            raise ValueError(f"implementation: {self.implementation!r} is not one of cope's; it has one, leave it out")
 
     def make(self, dims: LayerDims, key: Array) -> ContextualAttention:
         return ContextualAttention(self, dims, key)
