@@ -1,5 +1,5 @@
-"""The test of the design: a new positional encoding is one new file. Dropped into a copy of the package it is listed,
-documented, configured, run and held to the contract, and nothing else is edited."""
+"""The test of the design: a new positional encoding is one new file. The one that CONTRIBUTING.md shows, dropped into a
+copy of the package, is listed, documented, configured, run and held to the contract, and nothing else is edited."""
 
 import os
 import re
@@ -11,49 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = '''"""A bias that falls with the logarithm of the distance, at a learned pace per head."""
-
-from __future__ import annotations
-
-import dataclasses
-
-import jax.numpy as jnp
-from jax import Array
-
-from jaxgpt.nn.params import normal
-from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
-from jaxgpt.registry import register
-
-
-@register("dropped_in")
-@dataclasses.dataclass(frozen=True)
-class DroppedInConfig(PositionConfig):
-    """Scores fall with the logarithm of the distance (in the manner of Chi et al. 2022, arXiv:2205.09921).
-
-    init_std: standard deviation of the pace at the start.
-    """
-
-    init_std: float = 1.0
-
-    def make(self, dims: PositionDims, key: Array) -> DroppedIn:
-        return DroppedIn(self.init_std, dims.num_heads, key)
-
-
-class DroppedIn(PositionEncoding):
-    has_bias = True
-
-    def __init__(self, init_std: float, num_heads: int, key: Array):
-        self.pace = normal(key, "pace", (num_heads,), ("heads",), init_std, decay=False)
-
-    def bias(self, q: Positions, k: Positions) -> Array:
-        distance = jnp.abs(q.position[:, :, None] - k.position[:, None, :]).astype(jnp.float32)
-        pace = jnp.square(self.pace[...])
-        return -pace[None, :, None, None] * jnp.log1p(distance)[:, None]
-'''
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SOURCE = re.search(r"^## Add a positional encoding.*?```python\n(.*?)```", CONTRIBUTING, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
 USE = """
 import jax, jax.numpy as jnp, jaxgpt
 config = jaxgpt.load_config([], [
-    "model.position.type=dropped_in", "model.position.init_std=2", "model.width=16", "model.num_heads=2",
+    "model.position.type=penalty", "model.position.slope=0.2", "model.width=16", "model.num_heads=2",
     "model.num_layers=1", "model.vocab_size=257", "data.sequence_length=4", "data.tokenizer.type=byte",
 ])
 model = jax.jit(config.model.make)(jax.random.key(0))
@@ -69,9 +32,10 @@ def copy(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "jaxgpt", root / "jaxgpt", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "nn" / "position", root / "tests" / "nn" / "position", ignore=ignore)
-    for name in ("pyproject.toml", "tests/conftest.py"):
+    (root / "experiments").mkdir()
+    for name in ("pyproject.toml", "tests/conftest.py", "experiments/oracles.py"):
         shutil.copy(ROOT / name, root / name)
-    (root / "jaxgpt" / "nn" / "position" / "dropped_in.py").write_text(SOURCE)
+    (root / "jaxgpt" / "nn" / "position" / "penalty.py").write_text(SOURCE)
     return root
 
 
@@ -83,21 +47,21 @@ def run(copy, *arguments):
 def test_it_is_listed(copy):
     done = run(copy, "-m", "jaxgpt.registry", "position")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^dropped_in +Scores fall with the logarithm", done.stdout, re.MULTILINE)
+    assert re.search(r"^penalty +-slope \* distance on the scores", done.stdout, re.MULTILINE)
 
 
 def test_it_is_documented(copy):
-    done = run(copy, "-m", "jaxgpt.registry", "position", "dropped_in")
+    done = run(copy, "-m", "jaxgpt.registry", "position", "penalty")
     assert done.returncode == 0, done.stderr
-    assert "position dropped_in (jaxgpt.nn.position.dropped_in)" in done.stdout
-    assert "arXiv:2205.09921" in done.stdout
-    assert "    init_std: float = 1.0" in done.stdout
+    assert "position penalty (jaxgpt.nn.position.penalty)" in done.stdout
+    assert "arXiv:2108.12409" in done.stdout
+    assert "    slope: float = 0.1" in done.stdout
 
 
 def test_it_is_configured_and_runs(copy):
     done = run(copy, "-c", USE)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"jaxgpt\.nn\.position\.dropped_in \(1, 4, 257\) True [0-9a-f]{8}\n", done.stdout)
+    assert re.fullmatch(r"jaxgpt\.nn\.position\.penalty \(1, 4, 257\) True [0-9a-f]{8}\n", done.stdout)
 
 
 def test_it_is_held_to_the_contract(copy):
@@ -107,7 +71,7 @@ def test_it_is_held_to_the_contract(copy):
         "pytest",
         "tests/nn/position/test_contract.py",
         "-k",
-        "dropped_in or DroppedIn",
+        "penalty or Penalty",
         "-p",
         "no:cacheprovider",
         "-n0",
@@ -124,4 +88,4 @@ def test_it_is_nowhere_but_in_the_copy():
     from jaxgpt import registry
     from jaxgpt.nn.position.base import PositionConfig
 
-    assert "dropped_in" not in registry.kinds(PositionConfig)
+    assert "penalty" not in registry.kinds(PositionConfig)
