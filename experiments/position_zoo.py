@@ -1,7 +1,8 @@
 """Every positional encoding that is registered: which predicts best in range, and which beyond?
 
 One arm per kind in `jaxgpt/nn/position/`, found by name, so that a new file is a new arm; KERPLE also in its power
-form. The report ranks the arms at the training length and at four times of it.
+form, attention kinds that find positions in the content (FoX, CoPE), and RoPE with scores that grow with the logarithm
+of the context (SSMax). The report ranks the arms at the training length and at four times of it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ def variants() -> list[Variant]:
         Variant(kind, {"model": {"position": encode(config_class.examples()[0])}}, description=_summary(config_class))
         for kind, config_class in kinds(PositionConfig).items()
     ]
-    power = {"model": {"position": {"type": "kerple", "form": "power"}}}
-    return [*arms, Variant("kerple-power", power, description="KERPLE with distances to a power")]
+    more = {
+        "kerple-power": ({"position": {"type": "kerple", "form": "power"}}, "KERPLE with distances to a power"),
+        "fox": ({"position": "nope", "mixer": "fox"}, "forgetting gates, no other positions"),
+        "cope": ({"position": "nope", "mixer": "cope"}, "positions counted by gates on the content"),
+        "rope-ssmax": (
+            {"position": "rope", "mixer": {"type": "attention", "score_scale": "ssmax"}},
+            "RoPE, scores times the logarithm of the number of keys seen",
+        ),
+    }
+    return [*arms, *(Variant(name, {"model": model}, description=text) for name, (model, text) in more.items())]
 
 
 def _summary(config_class: type) -> str:
