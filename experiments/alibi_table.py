@@ -10,13 +10,13 @@ Proof-pile as files on your disk.
 
 from __future__ import annotations
 
+from jaxgpt.experiment import published
 from jaxgpt.experiment.claims import (
     NO,
     NON_OVERLAPPING,
     Claim,
     R,
     all_of,
-    any_of,
     at_least,
     at_most,
     nll,
@@ -85,19 +85,8 @@ def claims() -> list[Claim]:
             test=all_of(*(at_least(R(f"sinusoidal-{length:g}L", 4), 1.5) for length in LENGTHS)),
             source=f"{source}; the bound is the one for small models",
         ),
-        Claim(
-            name="RoPE degrades",
-            statement="Without scaling, RoPE loses much of its perplexity at four times the training length.",
-            test=any_of(at_least(R("rope-1L", 4), 1.5), at_least(NO("rope-1L", 4), 1.25)),
-            source=source,
-        ),
-        Claim(
-            name="T5 lies between",
-            statement="T5's buckets hold to twice the length and lose to ALiBi at eight times of it.",
-            test=all_of(at_most(R("t5-1L", 2), 1.08), at_least(R("t5-1L", 8) / R("alibi-1L", 8), 1.0)),
-            gate=("t5-1L",),
-            source=source,
-        ),
+        published.degrades("rope-1L"),
+        published.lies_between("t5-1L", "alibi-1L"),
         Claim(
             name="ALiBi against sinusoidal at equal length",
             statement="The paper finds a tie at 1.3 billion parameters; small models say little about it.",

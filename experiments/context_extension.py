@@ -8,6 +8,9 @@ which must change nothing.
 
 from __future__ import annotations
 
+import dataclasses
+
+from jaxgpt.experiment import published
 from jaxgpt.experiment.claims import Claim, R, all_of, any_of, at_least, at_most, nll, perplexity, show
 from jaxgpt.experiment.spec import Variant, share, times
 
@@ -54,14 +57,7 @@ def claims() -> list[Claim]:
     tuned = perplexity("yarn-tuned", 4) / perplexity("linear-tuned", 4)
     same = [perplexity("yarn-s1", multiple) / perplexity("rope", multiple) for multiple in (1, 4)]
     return [
-        Claim(
-            name="YaRN rescues RoPE without training",
-            statement="At four times the training length YaRN takes at least a fifth off RoPE's perplexity, untrained.",
-            test=at_most(yarn / perplexity("rope", 4), 0.8),
-            headline=True,
-            gate=("yarn",),
-            source="Peng et al. 2023, arXiv:2309.00071; strong at 7B parameters",
-        ),
+        dataclasses.replace(published.rescues("yarn", "rope"), headline=True),
         Claim(
             name="YaRN or NTK beats PI without training",
             statement="Without training, not interpolating the fast pairs is better than interpolating all.",
@@ -69,12 +65,7 @@ def claims() -> list[Claim]:
             headline=True,
             source="Peng et al. 2023, arXiv:2309.00071; bloc97 2023; strong at 7B parameters",
         ),
-        Claim(
-            name="YaRN costs little at home",
-            statement="Read at the training length, the extended model loses at most a tenth of its perplexity.",
-            test=at_most(perplexity("yarn", 1) / perplexity("rope", 1), 1.1),
-            source="Peng et al. 2023, arXiv:2309.00071; medium",
-        ),
+        published.costs_little_at_home("yarn", "rope"),
         Claim(
             name="YaRN with s=1 is RoPE",
             statement="A factor of 1 changes nothing, at the training length and at four times it.",

@@ -8,7 +8,8 @@ of the context (SSMax). The report ranks the arms at the training length and at 
 from __future__ import annotations
 
 from jaxgpt.config import encode
-from jaxgpt.experiment.claims import Claim, R, all_of, at_least, at_most, nll, show, time_of
+from jaxgpt.experiment import published
+from jaxgpt.experiment.claims import Claim, nll, show
 from jaxgpt.experiment.spec import Variant
 from jaxgpt.nn.position.base import PositionConfig
 from jaxgpt.registry import kinds
@@ -41,36 +42,11 @@ def _summary(config_class: type) -> str:
 
 def claims() -> list[Claim]:
     """Rules fixed before the run. What the literature says of encodings that small models cannot tell is only shown."""
-    alibi = "Press et al. 2022, arXiv:2108.12409"
-    kazemnejad = "Kazemnejad et al. 2023, arXiv:2305.19466"
     return [
-        Claim(
-            name="T5 lies between",
-            statement="T5's buckets hold to twice the length and lose to ALiBi at eight times of it.",
-            test=all_of(at_most(R("t5", 2), 1.08), at_least(R("t5", 8) / R("alibi", 8), 1.0)),
-            gate=("t5",),
-            source=f"{alibi}, table 2",
-        ),
-        Claim(
-            name="NoPE beats sinusoidal out of range",
-            statement="At twice the training length, no encoding loses less than the sinusoidal one.",
-            test=at_most(R("nope", 2) / R("sinusoidal", 2), 1.0),
-            headline=True,
-            source=kazemnejad,
-        ),
-        Claim(
-            name="NoPE is worst in range",
-            statement="At the training length a model without positions is behind RoPE.",
-            test=at_least(nll("nope", 1) - nll("rope", 1), 0.02),
-            gate=("rope",),
-            source="Haviv et al. 2022, arXiv:2203.16634, table 2",
-        ),
-        Claim(
-            name="ALiBi is free",
-            statement="By the clock, a training step with ALiBi takes at most 1.1 times that without an encoding.",
-            test=at_most(time_of("alibi") / time_of("nope"), 1.1),
-            source=f"{alibi}, section 3",
-        ),
+        published.lies_between("t5", "alibi"),
+        published.beats_sinusoidal_out_of_range("nope", "sinusoidal"),
+        published.is_worst_in_range("nope", "rope"),
+        published.is_free("alibi", "nope"),
         *(
             Claim(
                 name=f"{name} against {other} {where}",
