@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from jaxgpt.data.packing import Batch
 from jaxgpt.data.tokenizers.base import Tokenizer
-from jaxgpt.registry import slot
+from jaxgpt.errors import ConfigError
+from jaxgpt.registry import kind_of, slot
 
 if TYPE_CHECKING:
     import grain
@@ -36,6 +37,11 @@ class DataConfig:
     def known_vocab_size(self) -> int | None:
         """The size of the vocabulary where it is known before any text is seen, else None."""
         return None
+
+    def for_tuning(self, fraction: float) -> DataConfig:
+        """The same data for choosing settings: what evaluations measure is left out, and that share of what remains for
+        training is held out in its place. Raises ConfigError where this kind of data cannot be divided so."""
+        raise ConfigError(f"data.type: {kind_of(self)} has no tuning split; choose learning rates yourself, --no-tune")
 
     def describe(self) -> dict[str, object]:
         """Name -> value of what a report says about the data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, slots_for
 from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.progress import duration
-from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
+from jaxgpt.experiment.spec import Tuning, list_experiments, list_scales, load_experiment, load_scale
+from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
 
 VERBS = {
     "plan": "show variants, sizes and an estimate of time; run nothing",
@@ -62,6 +64,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
         help="YAML laid over the scale for all variants, below --set, such as configs/data/pg-19.yaml",
     )  # fmt: skip
     parser.add_argument(
+        "--tune", action=argparse.BooleanOptionalAction,
+        help="choose every variant's learning rate by a small sweep first (default: as the experiment says)",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides",
         help="override the configuration of all variants, such as train.steps=500",
     )  # fmt: skip
@@ -82,23 +88,65 @@ def _dispatch(
     files = [pair for path in options.config for pair in read_yaml(path).items()]
     pairs = [*files, *parse_overrides(options.overrides)]
     _stay_off_accelerators()
-    plan = make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs)
+    work = _work(make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs), options.tune)
     command = shlex.join(["python", "experiments/run.py", *arguments])
     if options.verb == "plan":
-        _plan(plan, options.workers, console)
-        return 0
-    if options.verb == "status":
+        for plan in work.plans:
+            _plan(plan, options.workers, console)
+        if work.undecided:
+            console.print("the learning rates of the comparison are chosen when its trials (above) are finished")
+    elif options.verb == "status":
         from jaxgpt.experiment.collect import status_table
 
-        console.print(status_table(plan))
-        return 0
-    if options.verb == "report":
-        _report(plan, command, console)
-        return 0
-    failures = _run(plan, options.workers, console)
+        for plan in work.plans:
+            console.print(status_table(plan))
+    elif options.verb == "report":
+        _report(work, command, console)
+    else:
+        return _execute(work, options, command, console)
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """A plan, and the trials that choose its learning rates, if any; once they are chosen, the plan has them."""
+
+    plan: Plan
+    trials: Plan | None = None
+    choices: Sequence[Choice] = ()
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [self.plan] if self.trials is None else [self.trials, self.plan]
+
+    @property
+    def undecided(self) -> bool:
+        return self.trials is not None and not self.choices
+
+
+def _work(plan: Plan, tune: bool | None) -> _Work:
+    """What there is to do as things stand. `tune`: whether to choose learning rates; None: as the experiment says."""
+    tuning = plan.experiment.tuning or (Tuning() if tune else None)
+    if tuning is None or tune is False:
+        return _Work(plan)
+    trials = grid_plan(plan, tuning)
+    choices = choose(plan, trials, tuning)
+    return _Work(with_rates(plan, choices) if choices else plan, trials, choices)
+
+
+def _execute(work: _Work, options: argparse.Namespace, command: str, console: Console) -> int:
+    """Run what is pending, trials first, and report; the exit code."""
+    failures: Sequence[Failure] = ()
+    if work.trials is not None and work.undecided:
+        console.print("choosing learning rates")
+        failures = _run(work.trials, options.workers, console)
+        if not failures:
+            work = _work(work.plan, options.tune)
     try:
-        if options.verb is None:
-            _report(plan, command, console)
+        if not failures:
+            failures = _run(work.plan, options.workers, console)
+            if options.verb is None:
+                _report(work, command, console)
     finally:
         print_failures(failures, console)
     return 1 if failures else 0
@@ -155,10 +203,14 @@ def _run(plan: Plan, workers: int | None, console: Console) -> Sequence[Failure]
     return executed.failures
 
 
-def _report(plan: Plan, command: str, console: Console) -> None:
+def _report(work: _Work, command: str, console: Console) -> None:
     """Write the report and print its essence."""
     from jaxgpt.experiment.collect import make_report, print_report
     from jaxgpt.experiment.report import write_report
 
-    report = make_report(plan, command)
-    print_report(report, write_report(report, plan.directory / "report"), console)
+    if work.undecided:
+        raise UserError(
+            f"{work.plan.directory}: its learning rates are not chosen yet; start the trials with the verb run"
+        )
+    report = make_report(work.plan, command, work.choices)
+    print_report(report, write_report(report, work.plan.directory / "report"), console)

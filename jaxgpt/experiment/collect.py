@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as middle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.errors import UserError
-from jaxgpt.experiment import looks
+from jaxgpt.experiment import looks, tuning
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import DocumentLoss, Results, Row, Timing
 from jaxgpt.experiment.statistics import t_interval
+from jaxgpt.experiment.tuning import Choice
 
 if TYPE_CHECKING:
     from jaxgpt.experiment.report import Curve, Report
@@ -87,8 +88,8 @@ def curves(plan: Plan) -> list[Curve]:
     return found
 
 
-def make_report(plan: Plan, command: str) -> Report:
-    """All that the report shows. Raises UserError if nothing was measured yet."""
+def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Report:
+    """All that the report shows, with the learning rates that were chosen. Raises UserError if nothing was measured."""
     from jaxgpt.experiment.report import Report
 
     results, documents = results_of(plan), document_losses(plan)
@@ -108,7 +109,8 @@ def make_report(plan: Plan, command: str) -> Report:
         labels={one.name: one.label for one in plan.experiment.variants if one.label},
         groups={one.name: one.group for one in plan.experiment.variants if one.group},
         command=command,
-        notes=[*looks.note(seen), *notes],
+        notes=[*looks.note(seen), *notes, *tuning.warnings(choices)],
+        tuning=tuning.rows(choices),
         looks=seen,
     )
 
@@ -126,8 +128,12 @@ def results_of(plan: Plan) -> Results:
 def _run_table(plan: Plan) -> list[dict[str, object]]:
     """One line per variant: what it is, and what it was trained with."""
     parameters: dict[str, int] = {}
+    flops: dict[str, int] = {}  # of a variant's run, for all that are evaluated in it
     for run in plan.runs:
-        parameters |= {one["variant"]: one["parameters"] for one in run.folder.request().get("evaluations", [])}
+        request = run.folder.request()
+        for one in request.get("evaluations", []):
+            parameters[one["variant"]] = one["parameters"]
+            flops[one["variant"]] = request.get("flops_per_token", 0)
     table = []
     for arm in plan.arms:
         config, trained, parent = arm.training, arm.variant.trains, arm.variant.parent
@@ -135,6 +141,7 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
             "variant": arm.name,
             "description": arm.variant.description,
             "parameters": parameters.get(arm.name, 0),
+            "FLOPs per token": flops.get(arm.name, 0),
             "weights": "trained" if parent is None else f"of {parent}" + ", trained further" * trained,
             "tokens": config.tokens if trained else 0,
             "steps": config.train.steps if trained else 0,

@@ -106,7 +106,8 @@ def execute(
         pool = Pool(slots)
         with Display(runs, console) as display:
             outcomes = pool.run(tasks, display.on_event)
-    finished = [run for run, outcome in zip(runs, outcomes, strict=True) if outcome.ok and run.is_finished()]
+    ended = zip(runs, outcomes, strict=True)
+    finished = [run for run, outcome in ended if (outcome.ok and run.is_finished()) or run.diverged]
     failures = [_failure(run, outcome) for run, outcome in zip(runs, outcomes, strict=True) if run not in finished]
     if pool.interrupted:
         failures = []  # they were told to stop, and resume where they saved

@@ -36,9 +36,7 @@ class Arm:
     training: RunConfig  # the parent's, for an arm that only evaluates
     model: ModelConfig  # what is evaluated
     evaluation: EvaluationConfig
-    length: (
-        int  # L, of which its claims' contexts are multiples: the reference length where its weights were first trained
-    )
+    length: int  # L, of which its claims' contexts are multiples: that of the data its weights were first trained on
     measured_in: int  # the L of which the contexts measured are multiples: its own, or in a group the first variant's
 
     @property
@@ -74,13 +72,19 @@ class Run:
     folder: RunFolder
     evaluations: tuple[Evaluation, ...]
     after: str = ""  # name of the run whose weights it begins with
+    may_diverge: bool = False  # that it did is a result, too: a learning rate that is too high
 
     @property
     def name(self) -> str:
         return self.folder.path.name
 
     def is_finished(self) -> bool:
-        return self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+        return self.diverged or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss stopped being a number, where that is a result."""
+        return self.may_diverge and bool(self.folder.status().get("diverged"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +134,13 @@ def make_plan(
     directory = runs_dir / experiment.name
     scale = scale.on(kind_of(arms[0].training.data))
     numbers = tuple(range(scale.seeds if seeds is None else seeds))
-    runs = [run for seed in numbers for run in _runs(arms, seed, directory)]
-    return Plan(experiment, scale, numbers, arms, (*_baselines(arms, directory), *runs), directory)
+    return expand(Plan(experiment, scale, numbers, arms, (), directory))
+
+
+def expand(plan: Plan) -> Plan:
+    """The plan with the runs that its arms and seeds ask for, the baseline first."""
+    runs = [run for seed in plan.seeds for run in _runs(plan.arms, seed, plan.directory)]
+    return dataclasses.replace(plan, runs=(*_baselines(plan.arms, plan.directory), *runs))
 
 
 # ---------------------------------------------------------------------------------------------------------------- arms

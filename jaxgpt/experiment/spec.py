@@ -5,6 +5,7 @@ An experiment is one file, `experiments/NAME.py`, that defines
     base() -> dict              a partial run configuration
     variants() -> list[Variant]
     claims() -> list            statements with an acceptance rule fixed before the run
+    tuning() -> Tuning | None   may be left out: how learning rates are chosen; by default they are not
 
 and whose docstring's first line says what it asks. A *scale* is `configs/scale/NAME.yaml`: how large to run it.
 Configurations are layered, lowest first: defaults, files they include, base, scale, variant, `--set`.
@@ -104,6 +105,29 @@ class Scale:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How every variant's learning rate is chosen before the comparison: each is trained at each rate for a part of the
+    steps and scored at the training length, on text that neither trains those runs nor is in any evaluation.
+
+    factors: the grid, as multiples of the learning rate that the variant would have.
+    steps: share of the variant's steps that one trial takes.
+    seeds: trials at each rate, with seeds of their own.
+    fraction: share of the training documents that is held out for scoring; the comparison trains on them again.
+    """
+
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    steps: float = 0.25
+    seeds: int = 1
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if len(set(self.factors)) < 2 or min(self.factors) <= 0:
+            raise ConfigError(f"tuning: factors must be two or more different positive numbers, got {self.factors}")
+        if not (0 < self.steps <= 1 and 0 < self.fraction < 1 and self.seeds >= 1):
+            raise ConfigError("tuning: steps and fraction are shares between 0 and 1, and seeds at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """What `experiments/NAME.py` says."""
 
@@ -112,6 +136,7 @@ class Experiment:
     base: Mapping[str, Any]
     variants: tuple[Variant, ...]
     claims: tuple[Any, ...] = ()
+    tuning: Tuning | None = None
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
@@ -147,7 +172,8 @@ def load_experiment(name: str, folder: Path) -> Experiment:
         raise ConfigError(f"--exp: no experiment is called {name!r}{nearest(name, existing)}")
     module = _load_module(name, folder / f"{name}.py")
     variants = tuple(module.variants())
-    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()))
+    tuning = module.tuning() if hasattr(module, "tuning") else None
+    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()), tuning)
     check(experiment)
     return experiment
 

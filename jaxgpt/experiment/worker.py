@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxgpt.config import decode
-from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.errors import Interrupted, TrainingError, UserError
 from jaxgpt.experiment.store import EVALUATION, RunFolder
 from jaxgpt.files import locked, write_json
 from jaxgpt.launch.machine import thread_environment
@@ -42,7 +42,8 @@ def execute(path: Path, patience: float = PATIENCE) -> None:
         except Interrupted:
             raise
         except UserError as error:
-            folder.update_status(state="failed", message=str(error))
+            told = {"diverged": True} if isinstance(error, TrainingError) else {}
+            folder.update_status(state="failed", message=str(error), **told)
             raise
         except Exception as error:
             folder.update_status(state="failed", message=f"{type(error).__name__}: {error}".split("\n", 1)[0])

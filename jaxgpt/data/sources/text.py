@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jaxgpt.config import content_hash, encode
+from jaxgpt.config import added_later, content_hash, encode
 from jaxgpt.data.cache import FileDigests, cache_directory, cached
 from jaxgpt.data.corpora.base import CorpusConfig, Document
 from jaxgpt.data.corpora.sotu import SotuConfig
@@ -44,6 +44,8 @@ class TextDataConfig(DataConfig):
     packing: Literal["windows", "documents"] = "windows"  # across documents, or keeping them apart
     validation_fraction: float = 0.1  # share of the documents, where the corpus has no split of its own
     split_seed: int = 0
+    tuning_fraction: float = added_later(0.0)  # above 0: the validation documents are left out of everything, and this
+    # share of the training documents is held out in their place, to choose settings by
 
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
@@ -52,9 +54,14 @@ class TextDataConfig(DataConfig):
             raise ValueError(f"packing: must be windows or documents, got {self.packing!r}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction: must lie between 0 and 1, got {self.validation_fraction}")
+        if not 0 <= self.tuning_fraction < 1:
+            raise ValueError(f"tuning_fraction: must be at least 0 and below 1, got {self.tuning_fraction}")
 
     def known_vocab_size(self) -> int | None:
         return self.tokenizer.known_vocab_size()
+
+    def for_tuning(self, fraction: float) -> TextDataConfig:
+        return dataclasses.replace(self, tuning_fraction=fraction)
 
     def describe(self) -> dict[str, object]:
         return {"corpus": kind_of(self.corpus), "tokenizer": kind_of(self.tokenizer)}
@@ -66,7 +73,11 @@ class TextDataConfig(DataConfig):
         key = {
             "format": _FORMAT,
             "corpus": corpus_fingerprint,
-            "split": [self.validation_fraction, self.split_seed],
+            "split": [
+                self.validation_fraction,
+                self.split_seed,
+                *([self.tuning_fraction] if self.tuning_fraction else []),
+            ],
             "tokenizer": encode(self.tokenizer),
             "versions": self.tokenizer.versions(),
         }
@@ -118,6 +129,25 @@ def split_documents(names: Sequence[str], validation_fraction: float, seed: int)
     return [number in chosen for number in range(len(names))]
 
 
+def _held_out(config: TextDataConfig, documents: Sequence[tuple[str, str | None]]) -> list[bool | None]:
+    """For each document, given as name and part, whether it is for validation; None: for neither."""
+    names = [name for name, _ in documents]
+    if documents[0][1] is None:
+        held_out = split_documents(names, config.validation_fraction, config.split_seed)
+    else:  # the corpus has a split of its own
+        held_out = [part == "validation" for _, part in documents]
+    if not config.tuning_fraction:
+        return [*held_out]
+    rest = [name for name, held in zip(names, held_out, strict=True) if not held]
+    if len(rest) < 2:
+        raise DataError(
+            f"data.corpus: {len(rest)} document(s) are left to tune on, but one for training and one for scoring are "
+            f"needed; {config.corpus.more_documents}"
+        )
+    chosen = iter(split_documents(rest, config.tuning_fraction, config.split_seed))
+    return [None if held else next(chosen) for held in held_out]
+
+
 def _build(config: TextDataConfig, corpus_fingerprint: str, folder: Path) -> None:
     """Prepare from nothing. The text is read three times, a document at a time, rather than held in memory."""
     corpus = config.corpus
@@ -127,12 +157,8 @@ def _build(config: TextDataConfig, corpus_fingerprint: str, folder: Path) -> Non
             f"data.corpus: {len(documents)} document(s), but one for training and one for validation are needed; "
             f"{corpus.more_documents}"
         )
-    if documents[0][1] is None:
-        names = [name for name, _ in documents]
-        held_out = split_documents(names, config.validation_fraction, config.split_seed)
-    else:  # the corpus has a split of its own
-        held_out = [part == "validation" for _, part in documents]
-    _LOG.info("preparing %d documents, %d of them for validation", len(documents), sum(held_out))
+    held_out = _held_out(config, documents)
+    _LOG.info("preparing %d documents, %d of them for validation", len(documents), held_out.count(True))
 
     def part(validation: bool) -> Iterator[Document]:
         pairs = zip(corpus.documents(), held_out, strict=True)

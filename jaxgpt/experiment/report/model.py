@@ -40,6 +40,7 @@ class Report:
       timings: what a clock measured, per run.
       runs: one mapping per variant for the table of runs: `variant` first, then any columns, such as parameters, steps,
         tokens, learning rate. Medians of `timings` are shown beside them.
+      tuning: one mapping per tuned variant, as `runs`: losses by learning rate, the choice and its cost.
       facts: name -> value of what holds for the whole experiment, such as corpus, tokenizer, scale, machine.
       labels: variant -> name for people; itself where not given.
       groups: variant -> what it shares with those that differ from it in training length alone.
@@ -63,6 +64,7 @@ class Report:
     command: str = ""
     notes: Sequence[str] = ()
     looks: Sequence[int] = ()
+    tuning: Sequence[Mapping[str, object]] = ()
 
     def label(self, variant: str) -> str:
         """The name of a variant for people."""

@@ -84,6 +84,7 @@ def page(report: Report) -> str:
             _curves(report, "Training", interactive.training_figure, "training"),
             _section(tables.gates(report), report),
             _section(tables.noise(report), report),
+            _section(tables.tuning(report), report),
             _section(tables.runs(report), report),
             _notes(report),
             _reproduce(report),

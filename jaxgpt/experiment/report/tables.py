@@ -220,6 +220,22 @@ def runs(report: Report) -> Table:
     return Table("Runs", names, rows, note)
 
 
+def tuning(report: Report) -> Table:
+    """Every variant's loss at every learning rate tried, the choice, and what it cost."""
+    columns = list(dict.fromkeys(name for row in report.tuning for name in row)) or ["variant"]
+    rows = []
+    for row in report.tuning:
+        cells = [_shown(row.get(name)) for name in columns]
+        cells[columns.index("variant")] = report.label(str(row["variant"]))
+        rows.append(cells)
+    note = (
+        "Nats per token at the training length, on documents held out of the training part; columns are multiples of "
+        "the learning rate that the variant would have had. Tokens and seconds (by the clock, of training) are of all "
+        "its trials together."
+    )
+    return Table("Learning rates", columns, rows, note)
+
+
 def estimate(mean: float | None, low: float | None, high: float | None) -> str:
     """An estimate with its interval, as far as known."""
     return "–" if mean is None else show_interval(Interval(mean, low, high, None, 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxgpt.config import decode, encode, read_yaml
+from jaxgpt.config import content_hash, decode, encode, read_yaml
 from jaxgpt.data.corpora.sotu import SotuConfig
 from jaxgpt.data.corpora.text import TextConfig
 from jaxgpt.data.dataset import DataConfig, prepare
@@ -52,6 +52,20 @@ def test_a_corpus_with_a_validation_set_of_its_own_is_split_by_it(folder, tmp_pa
     assert dataset.train.num_documents == len(texts)
     assert dataset.validation.names == ("validation/a.txt", "validation/b.txt")
     assert "Ω" not in dataset.tokenizer.pieces
+
+
+def test_a_tuning_split_is_taken_from_the_training_documents_alone(folder):
+    whole, tuning = prepare(config_of(folder)), prepare(config_of(folder).for_tuning(0.3))
+    assert not set(whole.validation.names) & {*tuning.train.names, *tuning.validation.names}
+    assert {*tuning.train.names, *tuning.validation.names} == set(whole.train.names)
+    assert (tuning.train.num_documents, tuning.validation.num_documents) == (8, 3)
+    assert tuning.fingerprint != whole.fingerprint
+    assert prepare(config_of(folder)).fingerprint == whole.fingerprint
+    assert content_hash(config_of(folder).for_tuning(0.0)) == content_hash(config_of(folder))
+    with pytest.raises(DataError, match=r"1 document\(s\) are left to tune on"):
+        prepare(config_of(folder, validation_fraction=0.95).for_tuning(0.3))
+    with pytest.raises(ConfigError, match="tuning_fraction: must be at least 0 and below 1"):
+        decode(DataConfig, {"type": "text", "tuning_fraction": 1.5})
 
 
 def test_the_tokenizer_never_sees_validation_text(folder):
