@@ -35,6 +35,7 @@ from jaxgpt.experiment.contrasts import (
     R,
     Shown,
     Test,
+    accuracy,
     all_of,
     any_of,
     at_least,
@@ -59,6 +60,7 @@ __all__ = [
     "Gate",
     "R",
     "Verdict",
+    "accuracy",
     "all_of",
     "any_of",
     "at_least",
@@ -92,7 +94,8 @@ class Claim:
       test: the rule, from `at_most`, `at_least`, `all_of`, `any_of`; or `show(...)` for what is shown and never judged.
       headline: whether the claim belongs to the family whose error rate Holm's adjustment bounds.
       gate: variants of which the claim says something good. They must use their context, as must the best arm in range,
-        before the claim is judged. A claim that an arm fails names none: not using the context is how it fails.
+        before the claim is judged. A claim that an arm fails names none: not using the context is how it fails. None
+        is no gate, for experiments that measure no fixed targets.
       source: where the claim comes from and how strong its support is.
       rule: the rule as text; the test's own words if not given.
     """
@@ -101,7 +104,7 @@ class Claim:
     statement: str
     test: Test
     headline: bool = False
-    gate: tuple[str, ...] = ()
+    gate: tuple[str, ...] | None = ()
     source: str = ""
     rule: str = ""
 
@@ -139,7 +142,7 @@ class Verdict:
     `estimate`, `low` and `high` (ratios, or differences in `unit`) are those of the part that decides: the weakest of
     an `and`, the strongest of an `or`; `parts` has all. `p_value` is that of the verdict's side, after Holm for
     headlines.
-    `gate` is `passed`, `failed (VARIANTS)`, `unknown (VARIANTS)`, or `none` for what is only shown.
+    `gate` is `passed`, `failed (VARIANTS)`, `unknown (VARIANTS)`, or `none` for what is only shown or asks for no gate.
     """
 
     claim: str
@@ -211,14 +214,14 @@ def _finite(values: Any) -> bool:
     return all(map(math.isfinite, values))
 
 
-def _gate(claim: Claim, results: Results) -> tuple[str, str]:
+def _gate(arms: Sequence[str], results: Results) -> tuple[str, str]:
     """(state, reason): the arms that fail, else those that cannot be told, else `passed`."""
-    gates = [context_gate(results, arm) for arm in dict.fromkeys([best_in_range(results), *claim.gate])]
+    gates = [context_gate(results, arm) for arm in dict.fromkeys([best_in_range(results), *arms])]
     for passed, state in ((False, "failed"), (None, "unknown")):
-        arms = [gate for gate in gates if gate.passed is passed]
-        if arms:
-            names = ", ".join(gate.variant for gate in arms)
-            return f"{state} ({names})", "; ".join(f"{gate.variant}: {gate.reason}" for gate in arms)
+        found = [gate for gate in gates if gate.passed is passed]
+        if found:
+            names = ", ".join(gate.variant for gate in found)
+            return f"{state} ({names})", "; ".join(f"{gate.variant}: {gate.reason}" for gate in found)
     return "passed", ""
 
 
@@ -272,7 +275,7 @@ def evaluate_claims(
 def _case(claim: Claim, results: Results, minimum_seeds: int, method: Method) -> _Case:
     try:
         found = claim.test.assess(results, method)
-        gate, why = _gate(claim, results) if claim.judged else ("none", "")
+        gate, why = _gate(claim.gate, results) if claim.judged and claim.gate is not None else ("none", "")
     except MissingResult as error:
         return _Case(claim, None, "unknown", str(error))
     obstacle = ""

@@ -22,7 +22,7 @@ from jaxgpt.experiment.statistics import t_interval
 from jaxgpt.experiment.tuning import Choice
 
 if TYPE_CHECKING:
-    from jaxgpt.experiment.report import Curve, Report
+    from jaxgpt.experiment.report import Curve, Report, tables
 
 VERDICT_STYLE = {"supported": "green", "contradicted": "red", "not resolved": "yellow", "shown": "dim"}
 
@@ -108,6 +108,7 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
         facts=_facts(plan),
         labels={one.name: one.label for one in plan.experiment.variants if one.label},
         groups={one.name: one.group for one in plan.experiment.variants if one.group},
+        panels={one.name: one.panel for one in plan.experiment.variants if one.panel},
         command=command,
         notes=[*looks.note(seen), *notes, *tuning.warnings(choices)],
         tuning=tuning.rows(choices),
@@ -179,8 +180,14 @@ def _one_line(value: Any) -> object:
 
 
 def print_report(report: Report, index: Path, console: Console) -> None:
-    """Perplexity by context with intervals, the verdicts, and where the report lies."""
-    console.print(perplexity_table(report.results))
+    """Perplexity or accuracy by context with intervals, the verdicts, and where the report lies."""
+    from jaxgpt.experiment.report import accuracy
+
+    if report.results.contexts(FIXED_TARGET):
+        console.print(perplexity_table(report.results))
+    for metric in accuracy.metrics(report)[:1]:
+        for panel, variants in accuracy.panels(report, metric).items():
+            console.print(_accuracy_table(accuracy.table(report, metric, panel, variants)))
     if report.verdicts:
         console.print(verdict_table(report.verdicts))
     for note in report.notes:
@@ -201,6 +208,15 @@ def perplexity_table(results: Results) -> Table:
         cells = [_cell(results, variant, context) for context in contexts]
         table.add_row(Text(variant), *map(Text, cells))
     return table
+
+
+def _accuracy_table(table: tables.Table) -> Table:
+    shown = Table(title=table.title, title_justify="left")
+    for number, name in enumerate(table.columns):
+        shown.add_column(name, justify="left" if number == 0 else "right")
+    for cells in table.rows:
+        shown.add_row(*map(Text, cells))
+    return shown
 
 
 def _cell(results: Results, variant: str, context: int) -> str:

@@ -9,6 +9,7 @@ contexts as its multiples:
     R("rope", 4)             perplexity with context 4L over perplexity with context L, on the same targets
     NO("rope", 4)            the same ratio for non-overlapping windows
     time_of("rope")          what a training step took, for ratios
+    accuracy("rope", 1.5, 2) share of examples of lengths 1.5L and 2L that are right; differences by `-`
 
     at_least(R("rope", 4) / R("alibi", 4), 1.3)
     all_of(at_most(R("alibi", 4), 1.05), at_most(NO("alibi", 4), 1.02))
@@ -20,13 +21,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Protocol
 
 from jaxgpt.experiment.results import MissingResult, Results, log_timing
 from jaxgpt.experiment.statistics import T_TEST, Interval, Method
 
 FIXED_TARGET = "fixed_target_nll"
 NON_OVERLAPPING = "non_overlapping_nll"
+EXACT_MATCH = "task_exact_match"
 
 Quantity = tuple[str, str, Fraction]
 """variant, metric, context as a multiple of L"""
@@ -56,7 +58,7 @@ class Contrast:
     def _less(self, other: Contrast, scale: str, sign: str) -> Contrast:
         if not self.scale == other.scale == scale:
             raise TypeError(f"{self.text} {sign} {other.text}: ratios combine by /, differences by -")
-        right = f"({other.text})" if " " in other.text else other.text
+        right = f"({other.text})" if " - " in other.text or " / " in other.text else other.text
         terms = self.terms + tuple((-weight, quantity) for weight, quantity in other.terms)
         return Contrast(f"{self.text} {sign} {right}", self.scale, terms)
 
@@ -104,6 +106,14 @@ def _single(text: str, scale: Literal["ratio", "difference"], variant: str, metr
 def nll(variant: str, multiple: float, metric: str = FIXED_TARGET) -> Contrast:
     """A loss as it is, for differences in its own unit. Any metric whose values are numbers of one scale will do."""
     return _single("nll" if metric.endswith("_nll") else metric, "difference", variant, metric, multiple)
+
+
+def accuracy(variant: str, *multiples: float, metric: str = EXACT_MATCH) -> Contrast:
+    """A share of right answers at `multiples` of L, averaged over them, for differences."""
+    contexts = [Fraction(multiple).limit_denominator(4096) for multiple in multiples]
+    terms = tuple((1 / len(contexts), (variant, metric, context)) for context in contexts)
+    name = "accuracy" if metric == EXACT_MATCH else metric
+    return Contrast(f"{name}_{variant}({', '.join(map(_multiple, contexts))})", "difference", terms)
 
 
 def perplexity(variant: str, multiple: float, metric: str = FIXED_TARGET) -> Contrast:
@@ -277,7 +287,12 @@ class AnyOf:
         )
 
 
-Test = Bound | Shown | AllOf | AnyOf
+class Test(Protocol):
+    """A rule: its words by `str`, and what the data say to it."""
+
+    def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
+        """Raises MissingResult where the data lack what the rule needs."""
+        ...
 
 
 def _share(found: list[Assessment], p_value: float) -> float:

@@ -53,6 +53,7 @@ class Variant:
     description: str = ""
     label: str = ""  # how figures and tables call it; the name where not given
     group: str = ""  # what it shares with variants of other training lengths, all measured at the first one's contexts
+    panel: str = ""  # figures and tables of accuracy put the variants of a panel together, such as those of a task
 
     @property
     def trains(self) -> bool:

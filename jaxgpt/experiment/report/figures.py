@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
+from jaxgpt.experiment.report import accuracy
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import (
     POSITION,
@@ -36,7 +37,7 @@ def figures(report: Report) -> dict[str, tuple[str, bytes]]:
     """File name -> (caption, PNG), those for which there is something to draw, the most important first."""
     results = report.results
     everyone = [*results.variants, *results.baselines]
-    drawn: dict[str, tuple[str, bytes]] = {}
+    drawn: dict[str, tuple[str, bytes]] = accuracy.figures(report)
     for protocol, name in PROTOCOLS.items():
         metric = f"{protocol}_nll"
         curves = {v: exponentials(points(results, v, metric)) for v in everyone}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jaxgpt.experiment.report import tables
+from jaxgpt.experiment.report import accuracy, tables
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.tables import Table
 
@@ -12,7 +12,7 @@ from jaxgpt.experiment.report.tables import Table
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
     """The report as Markdown; `figures` maps file names of pictures beside it to captions."""
     parts = [f"# {report.title or report.experiment}", *_headlines(report)]
-    measured = tables.measured(report)
+    measured = [*accuracy.tables(report), *tables.measured(report)]
     parts += [_table(table) for table in (*measured[:1], *tables.overviews(report))]
     parts += [_figure(name, figures[name]) for name in list(figures)[:2]]
     parts += [_table(table) for table in (tables.verdicts(report), tables.shown(report), tables.gates(report))]

@@ -44,6 +44,7 @@ class Report:
       facts: name -> value of what holds for the whole experiment, such as corpus, tokenizer, scale, machine.
       labels: variant -> name for people; itself where not given.
       groups: variant -> what it shares with those that differ from it in training length alone.
+      panels: variant -> where accuracy is shown, such as its task; one without a name where not given.
       command: what to type to make this report again.
       notes: sentences for people, such as runs that failed.
       looks: numbers of seeds that verdicts were ever formed with.
@@ -61,6 +62,7 @@ class Report:
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    panels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()
     looks: Sequence[int] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable
 from html import escape
@@ -9,7 +10,7 @@ from html import escape
 import plotly.offline
 
 from jaxgpt.experiment.claims import Verdict
-from jaxgpt.experiment.report import interactive, tables
+from jaxgpt.experiment.report import accuracy, interactive, tables
 from jaxgpt.experiment.report.bars import interval_bar
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.style import GRID, INK, MUTED, OUTCOMES, looks
@@ -79,6 +80,7 @@ def page(report: Report) -> str:
             _header(report, title),
             *_claims(report),
             _curves(report, "Perplexity against context", interactive.contexts_figure, "contexts"),
+            *_accuracy(report),
             *_measured(report),
             _curves(report, "Loss by position", interactive.position_figure, "positions"),
             _curves(report, "Training", interactive.training_figure, "training"),
@@ -166,9 +168,19 @@ def _curves(report: Report, title: str, make: Callable[[Report], interactive.Tra
     return f'<h2>{escape(title)}</h2><section class="card">{interactive.to_div(figure, name)}</section>'
 
 
+def _accuracy(report: Report) -> list[str]:
+    """The figures of accuracy, as pictures inside the page."""
+    parts = []
+    for caption, png in accuracy.figures(report).values():
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        image = f'<img src="{source}" alt="{escape(caption)}" style="max-width: 100%">'
+        parts.append(f'<section class="card">{image}<p class="note">{escape(caption)}</p></section>')
+    return ["<h2>Accuracy</h2>", *parts] if parts else []
+
+
 def _measured(report: Report) -> list[str]:
     """The primary table and overviews open, the others folded."""
-    found = tables.measured(report)
+    found = [*accuracy.tables(report), *tables.measured(report)]
     folded = [
         f"<details><summary>{escape(table.title)}</summary>{_table(table, report)}</details>" for table in found[1:]
     ]

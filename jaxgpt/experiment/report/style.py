@@ -7,8 +7,8 @@ import dataclasses
 from jaxgpt.experiment.report.model import Report
 
 # Okabe and Ito 2008, without the yellow that vanishes on white
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#8C564B")
-_MARKERS = (
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#8C564B")
+MARKERS = (
     ("o", "circle"),
     ("s", "square"),
     ("D", "diamond"),
@@ -44,9 +44,9 @@ def looks(report: Report) -> dict[str, Look]:
     """Variant -> look, by the order of the variants; baselines are grey and dotted."""
     found = {}
     for number, variant in enumerate(report.results.variants):
-        marker, symbol = _MARKERS[number % len(_MARKERS)]
-        line, dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
-        found[variant] = Look(_COLOURS[number % len(_COLOURS)], marker, symbol, line, dash)
+        marker, symbol = MARKERS[number % len(MARKERS)]
+        line, dash = _DASHES[number // len(COLOURS) % len(_DASHES)]
+        found[variant] = Look(COLOURS[number % len(COLOURS)], marker, symbol, line, dash)
     for variant in report.results.baselines:
         found[variant] = Look("#8a8f98", "", "line-ew", ":", "dot")
     return found

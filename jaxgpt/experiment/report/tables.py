@@ -167,9 +167,9 @@ def shown(report: Report) -> Table:
 
 
 def gates(report: Report) -> Table:
-    """Whether each variant uses its context."""
+    """Whether each variant uses its context; empty where no fixed targets were measured."""
     rows = []
-    for variant in report.results.variants:
+    for variant in report.results.variants if report.results.contexts(FIXED_TARGET) else ():
         gate = context_gate(report.results, variant)
         drop = show_interval(gate.drop) if gate.drop else "–"
         state = {True: "passes", False: f"fails {FAILS}", None: "unknown"}[gate.passed]

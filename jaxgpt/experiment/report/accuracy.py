@@ -1,0 +1,166 @@
+"""Shares of right answers: tables and small multiples by length, and heat maps by depth and context.
+
+A metric whose unit is `share` is an accuracy; `NAME_depth_25` is that of a needle a quarter of the way into it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxgpt.experiment.report.model import Report
+from jaxgpt.experiment.report.series import in_lengths, points
+from jaxgpt.experiment.report.style import COLOURS, GRID, INK, MARKERS, MUTED
+from jaxgpt.experiment.report.tables import Table
+from jaxgpt.experiment.statistics import Interval
+
+_DEPTH = re.compile(r"(.+)_depth_(\d+)")
+_NOTE = "Mean over seeds [95% t interval, unadjusted]; the t interval of a share may reach beyond 0 and 1."
+
+
+def metrics(report: Report) -> list[str]:
+    """The accuracies measured, those at a depth aside."""
+    return [name for name in _shares(report) if not _DEPTH.fullmatch(name)]
+
+
+def _shares(report: Report) -> list[str]:
+    found = [name for name in report.results.metrics() if report.results.unit(name) == "share"]
+    return sorted(found, key=lambda name: ("token" in name, name))  # whole answers before their tokens
+
+
+def panels(report: Report, metric: str) -> dict[str, list[str]]:
+    """Panel -> its variants for which `metric` was measured, both in the order of the experiment."""
+    found: dict[str, list[str]] = {}
+    for variant in report.results.variants:
+        if report.results.contexts(metric, variant):
+            found.setdefault(report.panels.get(variant, ""), []).append(variant)
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(report: Report) -> list[Table]:
+    """For every accuracy and panel: variants by lengths."""
+    return [
+        table(report, metric, panel, variants)
+        for metric in metrics(report)
+        for panel, variants in panels(report, metric).items()
+    ]
+
+
+def table(report: Report, metric: str, panel: str, variants: Sequence[str]) -> Table:
+    """An accuracy of the variants of one panel by length."""
+    length = report.results.train_length
+    contexts = sorted({context for variant in variants for context in report.results.contexts(metric, variant)})
+    rows = []
+    for variant in variants:
+        cells = {point.context: _cell(point.interval) for point in points(report.results, variant, metric)}
+        rows.append([report.label(variant), *(cells.get(context, "–") for context in contexts)])
+    columns = ["variant", *(f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts)]
+    return Table(" ".join(filter(None, [f"{panel}:" * bool(panel), title(metric)])), columns, rows, _NOTE)
+
+
+def title(metric: str) -> str:
+    """`task_exact_match` -> `exact match`."""
+    return metric.removeprefix("task_").replace("_", " ")
+
+
+def _cell(interval: Interval) -> str:
+    if interval.low is None or interval.high is None or interval.low == interval.high:
+        return f"{interval.mean:.2f}"
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def figures(report: Report) -> dict[str, tuple[str, bytes]]:
+    """File name -> (caption, PNG): curves of every accuracy, and a heat map of every one measured at depths."""
+    drawn = {}
+    for metric in metrics(report):
+        caption = f"Share right ({title(metric)}) by length, mean over seeds with its 95% t interval; L dashed."
+        drawn[f"{metric}.png"] = (caption, _curves(report, metric))
+    depths = [match for match in map(_DEPTH.fullmatch, _shares(report)) if match]
+    for name in dict.fromkeys(match[1] for match in depths):
+        caption = f"{title(name).capitalize()} by depth of the needle (0: at the start) and context, mean over seeds."
+        levels = sorted(int(match[2]) for match in depths if match[1] == name)
+        drawn[f"{name}_by_depth.png"] = (caption, _heat_maps(report, name, levels))
+    return drawn
+
+
+def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(count, 3)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * lines), dpi=140, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    every = list(np.ravel(figure.subplots(lines, columns, squeeze=False)))
+    for axes in every[count:]:
+        axes.set_visible(False)
+    for axes in every:
+        axes.tick_params(colors=INK, labelsize=8.5, length=0)
+        for side in axes.spines.values():
+            side.set_color(GRID)
+    return figure, every[:count]
+
+
+def _curves(report: Report, metric: str) -> bytes:
+    """A picture for each panel; variants of one label look alike in all of them."""
+    shown = panels(report, metric)
+    labels = list(dict.fromkeys(report.label(variant) for variants in shown.values() for variant in variants))
+    figure, grid = _grid(len(shown), 3.6, 2.9)
+    lines = {}
+    for axes, (panel, variants) in zip(grid, shown.items(), strict=True):
+        for variant in variants:
+            label, curve = report.label(variant), points(report.results, variant, metric)
+            number, x = labels.index(label), [point.context for point in curve]
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)][0]
+            low = [point.interval.mean if point.interval.low is None else point.interval.low for point in curve]
+            high = [point.interval.mean if point.interval.high is None else point.interval.high for point in curve]
+            axes.fill_between(x, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.14, linewidth=0)
+            y = [point.interval.mean for point in curve]
+            (lines[label],) = axes.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.7, label=label)
+        axes.axvline(report.results.train_length, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_title(panel or title(metric), loc="left", fontsize=11, fontweight="bold", color=INK)
+        axes.set_xlabel("length", fontsize=9, color=MUTED)
+        axes.grid(True, color=GRID, linewidth=0.8)
+    grid[0].set_ylabel("share right", fontsize=9, color=MUTED)
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=min(len(lines), 6), frameon=False)
+    return _png(figure)
+
+
+def _heat_maps(report: Report, name: str, depths: Sequence[int]) -> bytes:
+    """A panel for each variant: depth downwards, context to the right, the mean share in every field."""
+    variants = [variant for variants in panels(report, f"{name}_depth_{depths[0]}").values() for variant in variants]
+    contexts = report.results.contexts(f"{name}_depth_{depths[0]}")
+    figure, grid = _grid(len(variants), 3.4, 2.9)
+    for axes, variant in zip(grid, variants, strict=True):
+        means = np.full((len(depths), len(contexts)), np.nan)
+        for row, depth in enumerate(depths):
+            for point in points(report.results, variant, f"{name}_depth_{depth}"):
+                means[row, contexts.index(point.context)] = point.interval.mean
+        axes.imshow(means, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        for row, column in np.argwhere(np.isfinite(means)):
+            value = means[row, column]
+            colour = "white" if value < 0.6 else INK
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+        names = [f"{context}\n{in_lengths(context, report.results.train_length)}".rstrip() for context in contexts]
+        axes.set_xticks(range(len(contexts)), names)
+        axes.set_yticks(range(len(depths)), [f"{depth}%" for depth in depths])
+        axes.set_title(report.label(variant), loc="left", fontsize=11, fontweight="bold", color=INK)
+        axes.set_xlabel("tokens of context", fontsize=9, color=MUTED)
+    grid[0].set_ylabel("depth", fontsize=9, color=MUTED)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

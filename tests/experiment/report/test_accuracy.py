@@ -1,0 +1,63 @@
+"""Accuracy in a report: tables by panel, pictures, and nothing about perplexity where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaxgpt.experiment.report import Report, accuracy, tables
+from jaxgpt.experiment.report.figures import figures
+from jaxgpt.experiment.report.markdown import markdown
+from jaxgpt.experiment.report.page import page
+from jaxgpt.experiment.results import Results, Row
+
+ARMS = ("copy-nope", "copy-rope", "sorting-nope")
+
+
+@pytest.fixture
+def report() -> Report:
+    rows = []
+    for seed in range(3):
+        for number, arm in enumerate(ARMS):
+            for context in (10, 20, 40):
+                value = 1 / (1 + number) - 0.01 * seed
+                depths = [f"passkey_accuracy_depth_{depth}" for depth in (0, 50, 100)]
+                metrics = ["task_exact_match", "task_token_accuracy", *depths]
+                rows += [Row("x", arm, seed, metric, context, value, "share") for metric in metrics]
+    results = Results(rows, 20, ARMS)
+    labels = {arm: "NoPE" if arm.endswith("nope") else "RoPE" for arm in ARMS}
+    panels = {arm: "Sorting" if arm.startswith("s") else "Copying" for arm in ARMS}
+    return Report("x", "Does it work?", results, [], labels=labels, panels=panels)
+
+
+def test_a_table_for_every_accuracy_and_panel(report):
+    found = accuracy.tables(report)
+    names = ["Copying: exact match", "Sorting: exact match", "Copying: token accuracy", "Sorting: token accuracy"]
+    assert [table.title for table in found] == names
+    assert found[0].columns == ["variant", "10 (L/2)", "20 (L)", "40 (2L)"]
+    assert [row[0] for row in found[0].rows] == ["NoPE", "RoPE"]
+    assert found[0].rows[1][1] == "0.49 [0.47, 0.51]"
+
+
+def test_figures_by_length_and_by_depth(report):
+    drawn = accuracy.figures(report)
+    assert set(drawn) == {"task_exact_match.png", "task_token_accuracy.png", "passkey_accuracy_by_depth.png"}
+    assert all(png.startswith(b"\x89PNG") for _, png in drawn.values())
+    assert drawn["passkey_accuracy_by_depth.png"][0].startswith("Passkey accuracy by depth of the needle")
+    assert accuracy.figures(report) == drawn, "the same results make the same bytes"
+    assert set(figures(report)) == set(drawn)
+
+
+def test_pages_show_it_and_no_perplexity(report):
+    text, html = markdown(report, {name: caption for name, (caption, _) in figures(report).items()}), page(report)
+    assert "## Copying: exact match" in text
+    assert "](passkey_accuracy_by_depth.png)" in text
+    assert "erplexity" not in text
+    assert html.count("data:image/png;base64,") == 3
+    assert "Context gate" not in html
+    assert not tables.gates(report).rows
+
+
+def test_reports_without_accuracy_have_none(trial):
+    report = Report("x", "Does it work?", trial(), [])
+    assert accuracy.tables(report) == []
+    assert accuracy.figures(report) == {}
