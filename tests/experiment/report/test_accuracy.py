@@ -52,7 +52,7 @@ def test_pages_show_it_and_no_perplexity(report):
     assert "## Copying: exact match" in text
     assert "](passkey_accuracy_by_depth.png)" in text
     assert "erplexity" not in text
-    assert html.count("data:image/png;base64,") == 3
+    assert html.count('<img src="data:image/png;base64,') == 3
     assert "Context gate" not in html
     assert not tables.gates(report).rows
 
