@@ -124,7 +124,8 @@ def _training(report: Report) -> bytes:
             ends[variant] = _end(x[-1], y[-1])
     if bottoms:
         low, high = min(bottoms), max(tops or bottoms)
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        margin = 0.05 * (high - low) or 0.05  # a single point has no range
+        axes.set_ylim(low - margin, high + margin)
     axes.set_xlim(0, max((point.context for end in ends.values() for point in end), default=1) * 1.01)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tokens(value)))
     _name_lines(axes, report, ends)

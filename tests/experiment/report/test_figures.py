@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxgpt.experiment.report import Report
+from jaxgpt.experiment.report import Curve, Report
 from jaxgpt.experiment.report.figures import figures, spread
 from jaxgpt.experiment.report.style import looks
 from jaxgpt.experiment.results import Results
@@ -53,6 +53,10 @@ def test_one_seed_has_no_band(make_report: Make):
     one, three = figures(make_report(seeds=1)), figures(make_report())
     shades = [len(np.unique(pixels(drawn["perplexity.png"][1]) @ (65536, 256, 1))) for drawn in (one, three)]
     assert shades[0] < shades[1]
+
+
+def test_a_training_curve_of_one_point_is_drawn(make_report: Make):
+    assert "training.png" in figures(make_report(curves=[Curve("rope", 0, [10], [640], [3.5])]))
 
 
 def test_what_was_not_measured_is_not_drawn(make_report: Make):
