@@ -143,7 +143,7 @@ def test_mistakes_about_variants():
         kind=PositionConfig,
         path="p",
     )
-    refused({"theta": 3}, "p: needs `type:`", "nope, rope", kind=PositionConfig, path="p")
+    refused({"theta": 3}, "p: needs `type:`", "nope, p_rope", kind=PositionConfig, path="p")
     refused({"theta": 3}, "position: needs `type:`", kind=PositionConfig)
     refused(None, "p: expected a position, got nothing (null)", kind=PositionConfig, path="p")
     refused(

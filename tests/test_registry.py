@@ -1,6 +1,7 @@
 """Slots and kinds: found by walking, refused where two are one, listed for people."""
 
 import dataclasses
+import re
 import sys
 
 import pytest
@@ -107,7 +108,7 @@ def test_what_belongs_to_no_slot():
 
 @pytest.mark.parametrize("kind", ["ropee", None, 3, ["rope"]])
 def test_an_unknown_kind_is_named_with_what_exists(kind):
-    with pytest.raises(ConfigError, match=r"^here: no position is called .*there are: alibi, learned, nope, rope"):
+    with pytest.raises(ConfigError, match=r"^here: no position is called .*there are: alibi, .*nope, .*rope, "):
         lookup(PositionConfig, kind, "here")
 
 
@@ -129,7 +130,7 @@ def test_every_slot_is_found_and_every_kind_has_a_line_of_documentation():
 def test_listing_of_all_slots_of_one_and_of_a_kind():
     everything = describe()
     assert "position: How a model knows where its tokens are." in everything
-    assert "    alibi, learned, nope, rope, sinusoidal, t5" in everything
+    assert re.search(r"^    alibi, .*nope, .*rope, .*t5, ", everything, re.MULTILINE)
     lines = describe("position").splitlines()
     assert [line.split()[0] for line in lines] == list(kinds(PositionConfig))
     assert any(line.startswith("rope             Rotary position embedding") for line in lines)
