@@ -1,6 +1,5 @@
 """Every experiment runs at the smallest scale, and what its report says follows from its results.csv."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxgpt.experiment.results import read_results
 from jaxgpt.experiment.spec import list_experiments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,10 +20,9 @@ def test_smoke(name, tmp_path):
     done = subprocess.run([*command, "--runs-dir", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = tmp_path / name / "report"
-    rows = list(csv.DictReader((report / "results.csv").open(encoding="utf-8")))
-    variants = {row["variant"] for row in rows}
-    assert len(variants) >= 2
-    assert {row["experiment"] for row in rows} == {name}
+    rows = read_results(report / "results.csv")
+    assert len({row.variant for row in rows}) >= 2
+    assert {row.experiment for row in rows} == {name}
     verdicts = json.loads((report / "verdicts.json").read_text(encoding="utf-8"))
     assert verdicts
     assert all(one["verdict"] == "not resolved" for one in verdicts), "one seed decides nothing"
