@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 os.environ["NPROC"] = "1"  # the size of XLA's thread pool, which training in this process asks for
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,3 +25,44 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests spend their time compiling, and plain code compiles three times as fast. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests
 # the code that users run; processes that tests start run that anyway.
 jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """`recipe(heading)`: the Python that CONTRIBUTING.md shows under a heading that begins so."""
+
+    def read(heading: str) -> str:
+        text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        found = re.search(rf"^## {heading}.*?```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+        assert found is not None
+        return found[1]
+
+    return read
+
+
+class Copy:
+    """The package in a folder of its own, with one new file, and the tests that find it there."""
+
+    def __init__(self, root: Path, file: str, source: str, tests: str, *more: str):
+        self.root = root
+        for folder in ("jaxgpt", tests):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "tests/conftest.py", *more):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+        (root / file).write_text(source)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Python with these arguments, in the copy."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "JAX_PLATFORMS": "cpu"}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def copy_of_the_package(tmp_path_factory):
+    """`copy_of_the_package(file, source, tests, *more)`: a `Copy` with `source` in `file`."""
+    return lambda *arguments: Copy(tmp_path_factory.mktemp("copy"), *arguments)

@@ -1,18 +1,10 @@
 """The test of the design: a new positional encoding is one new file. The one that CONTRIBUTING.md shows, dropped into a
 copy of the package, is listed, documented, configured, run and held to the contract, and nothing else is edited."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-SOURCE = re.search(r"^## Add a positional encoding.*?```python\n(.*?)```", CONTRIBUTING, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
 USE = """
 import jax, jax.numpy as jnp, jaxgpt
 config = jaxgpt.load_config([], [
@@ -26,32 +18,20 @@ print(type(config.model.position).__module__, logits.shape, bool(jnp.isfinite(lo
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def copy(copy_of_the_package, recipe):
     """The package and the contract test in a folder of their own, with one new file."""
-    root = tmp_path_factory.mktemp("copy")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "jaxgpt", root / "jaxgpt", ignore=ignore)
-    shutil.copytree(ROOT / "tests" / "nn" / "position", root / "tests" / "nn" / "position", ignore=ignore)
-    (root / "experiments").mkdir()
-    for name in ("pyproject.toml", "tests/conftest.py", "experiments/oracles.py"):
-        shutil.copy(ROOT / name, root / name)
-    (root / "jaxgpt" / "nn" / "position" / "penalty.py").write_text(SOURCE)
-    return root
-
-
-def run(copy, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True)
+    source = recipe("Add a positional encoding")
+    return copy_of_the_package("jaxgpt/nn/position/penalty.py", source, "tests/nn/position", "experiments/oracles.py")
 
 
 def test_it_is_listed(copy):
-    done = run(copy, "-m", "jaxgpt.registry", "position")
+    done = copy.run("-m", "jaxgpt.registry", "position")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^penalty +-slope \* distance on the scores", done.stdout, re.MULTILINE)
 
 
 def test_it_is_documented(copy):
-    done = run(copy, "-m", "jaxgpt.registry", "position", "penalty")
+    done = copy.run("-m", "jaxgpt.registry", "position", "penalty")
     assert done.returncode == 0, done.stderr
     assert "position penalty (jaxgpt.nn.position.penalty)" in done.stdout
     assert "arXiv:2108.12409" in done.stdout
@@ -59,14 +39,13 @@ def test_it_is_documented(copy):
 
 
 def test_it_is_configured_and_runs(copy):
-    done = run(copy, "-c", USE)
+    done = copy.run("-c", USE)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"jaxgpt\.nn\.position\.penalty \(1, 4, 257\) True [0-9a-f]{8}\n", done.stdout)
 
 
 def test_it_is_held_to_the_contract(copy):
-    done = run(
-        copy,
+    done = copy.run(
         "-m",
         "pytest",
         "tests/nn/position/test_contract.py",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PREFETCHED = 16  # batches
 _ENDLESS = 2**48  # rows: a million a second for nine years
+_NUMBERED = 8  # batches that validate what has no end
 
 
 def batches(
@@ -61,6 +62,17 @@ def endless(rows: Callable[[np.ndarray], Batch], batch_size: int) -> grain.Datas
     numbers = grain.MapDataset.range(_ENDLESS).batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
     return iter(numbers.map(rows).to_iter_dataset(options))
+
+
+def numbered(rows: Callable[[np.ndarray], Batch], batch_size: int, count: int | None) -> Iterator[Batch]:
+    """The first `count` batches of the same (a few where None), for validation."""
+    for number in range(count or _NUMBERED):
+        yield rows(np.arange(number * batch_size, (number + 1) * batch_size))
+
+
+def generator(part: str, *numbers: int) -> np.random.Generator:
+    """What an example is drawn from that follows from its part (train, validation, evaluation) and numbers alone."""
+    return np.random.default_rng([zlib.crc32(part.encode()), *numbers])
 
 
 def validation_batches(

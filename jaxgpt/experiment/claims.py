@@ -364,4 +364,4 @@ def _power(part: Part, level: float) -> str:
     if part.scale == "ratio":
         return f"{seeds} a factor of {math.exp(min(distance, 700.0)):.3g} from the bound (power 80%)"
     unit = part.unit.partition("/")[0]  # nats/token: a difference of nats
-    return f"{seeds} a difference of {distance:.2g} {unit} from the bound (power 80%)".replace("  ", " ")
+    return f"{seeds} a difference of {distance:.2g} {unit} from the bound (power 80%)"

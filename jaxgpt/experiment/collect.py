@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics as middle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,39 +28,39 @@ VERDICT_STYLE = {"supported": "green", "contradicted": "red", "not resolved": "y
 
 def rows(plan: Plan) -> list[Row]:
     """Every measurement this plan asks for and some run has made. Other runs in the folder do not count."""
-    found = []
-    for run in plan.runs:
-        if not run.folder.is_trained():
-            continue
-        done = run.folder.evaluations()
-        for wanted in run.evaluations:
-            for one in done.get(wanted.hash, {}).get("measurements", []):
-                values = (one["metric"], one["context"], one["value"], one["unit"])
-                found.append(Row(plan.experiment.name, wanted.variant, run.seed, *values))
-    return found
+    return [
+        Row(plan.experiment.name, variant, run.seed, one["metric"], one["context"], one["value"], one["unit"])
+        for run, variant, one in _measurements(plan)
+    ]
 
 
 def document_losses(plan: Plan) -> list[DocumentLoss]:
-    """The parts by document of every measurement that has any."""
-    found = []
+    """The parts by document of every measurement of a model that has any."""
+    return [
+        DocumentLoss(variant, run.seed, one["metric"], one["context"], *part)
+        for run, variant, one in _measurements(plan)
+        if run.kind == "model"
+        for part in one.get("documents", ())
+    ]
+
+
+def _measurements(plan: Plan) -> Iterator[tuple[Run, str, dict[str, Any]]]:
+    """(run, variant, measurement) of all that this plan asks for and some run has made."""
     for run in plan.runs:
-        done = run.folder.evaluations() if run.kind == "model" and run.folder.is_trained() else {}
+        done = run.folder.evaluations() if run.folder.is_trained() else {}
         for wanted in run.evaluations:
             for one in done.get(wanted.hash, {}).get("measurements", []):
-                where = (wanted.variant, run.seed, one["metric"], one["context"])
-                found += [DocumentLoss(*where, *part) for part in one.get("documents", ())]
-    return found
+                yield run, wanted.variant, one
 
 
 def timings(plan: Plan) -> list[Timing]:
     """What a clock measured of every run: median step time and speed, seconds of each evaluation."""
     found = []
     for run in plan.runs:
-        lines = [line for line in run.folder.curve() if line.get("tokens_per_second") and line.get("tokens")]
-        if lines:
-            speed = middle.median(line["tokens_per_second"] for line in lines)
-            per_step = lines[-1]["tokens"] / lines[-1]["step"]
-            found.append(Timing(run.variant, run.seed, "step_time", 1000 * per_step / speed, "ms"))
+        pace = run.folder.pace()
+        if pace is not None:
+            steps, tokens, speed = pace
+            found.append(Timing(run.variant, run.seed, "step_time", 1000 * (tokens / steps) / speed, "ms"))
             found.append(Timing(run.variant, run.seed, "training_speed", speed, "tokens/s"))
         done = run.folder.evaluations()
         for wanted in run.evaluations:
@@ -92,7 +91,8 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
     """All that the report shows, with the learning rates that were chosen. Raises UserError if nothing was measured."""
     from jaxgpt.experiment.report import Report
 
-    results, documents = results_of(plan), document_losses(plan)
+    clocked, documents = timings(plan), document_losses(plan)
+    results = results_of(plan, clocked)
     seen = looks.record(plan, results)
     notes = [f"{run.name} is not finished: {run.folder.state()}" for run in plan.runs if not run.is_finished()]
     return Report(
@@ -103,7 +103,7 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
         noise=evaluation_noise(plan.experiment.claims, DocumentLosses(documents), results),
         verdicts=evaluate_claims(plan.experiment.claims, results, method=looks.method(seen)),
         curves=curves(plan),
-        timings=timings(plan),
+        timings=clocked,
         runs=_run_table(plan),
         facts=_facts(plan),
         labels={one.name: one.label for one in plan.experiment.variants if one.label},
@@ -116,14 +116,14 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
     )
 
 
-def results_of(plan: Plan) -> Results:
-    """The measurements of a plan. Raises UserError if there are none."""
+def results_of(plan: Plan, clocked: Sequence[Timing] = ()) -> Results:
+    """The measurements of a plan, and what a clock measured. Raises UserError if there are none."""
     measured = rows(plan)
     if not any(run.kind == "model" and run.is_finished() for run in plan.runs):
         raise UserError(f"{plan.directory}: no run of this plan is finished yet; start it with the verb run")
     baselines = [run.variant for run in plan.runs if run.kind == "baseline"]
     names, lengths = [arm.name for arm in plan.arms], {arm.name: arm.length for arm in plan.arms}
-    return Results(measured, plan.train_length, names, baselines, lengths, timings(plan))
+    return Results(measured, plan.train_length, names, baselines, lengths, clocked)
 
 
 def _run_table(plan: Plan) -> list[dict[str, object]]:

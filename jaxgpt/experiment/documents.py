@@ -41,9 +41,6 @@ class DocumentLosses:
             by_seed = self._found.setdefault((one.variant, one.metric, one.context), {})
             by_seed.setdefault(one.seed, {})[one.document] = (one.value, one.tokens)
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
     def noise(self, contrast: Contrast, results: Results, draws: int = DRAWS) -> Noise:
         """The bootstrap of a contrast's mean over seeds, 95% percentile interval.
 

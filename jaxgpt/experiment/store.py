@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import statistics
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,13 @@ class RunFolder:
             if entry is not None:
                 kept[int(entry["step"]), "validation_loss" in entry] = entry
         return [kept[key] for key in sorted(kept)]
+
+    def pace(self) -> tuple[int, int, float] | None:
+        """Steps and tokens trained at the last line of the curve with a speed, and the median of tokens per second."""
+        lines = [line for line in self.curve() if line.get("tokens_per_second") and line.get("tokens")]
+        if not lines:
+            return None
+        return lines[-1]["step"], lines[-1]["tokens"], statistics.median(line["tokens_per_second"] for line in lines)
 
     def progress(self, size: int = 4096) -> Progress:
         """Where the run is now, from status.json and the end of metrics.jsonl."""

@@ -146,8 +146,8 @@ def _loss(run: Run) -> float:
 
 def _cost(run: Run) -> tuple[int, float]:
     """Tokens and seconds of a trial's training, as far as it came."""
-    lines = [line for line in run.folder.curve() if line.get("tokens_per_second") and line.get("tokens")]
-    if not lines:
+    pace = run.folder.pace()
+    if pace is None:
         return 0, 0.0
-    tokens = int(lines[-1]["tokens"])
-    return tokens, tokens / statistics.median(line["tokens_per_second"] for line in lines)
+    _, tokens, speed = pace
+    return tokens, tokens / speed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from jaxgpt.data.packing import Batch
-from jaxgpt.data.pipeline import endless
+from jaxgpt.data.pipeline import endless, generator, numbered
 from jaxgpt.data.sources.text import TextDataConfig, TextDataset
 from jaxgpt.data.tokens import TokenSplit
 from jaxgpt.errors import DataError
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import grain
 
 _NAMES = ("peace", "trade", "labor", "water", "iron", "gold", "grain", "coal")
-_VALIDATION_BATCHES = 8
 
 
 @register("retrieval")
@@ -66,16 +64,16 @@ class RetrievalDataset(TextDataset):
         return endless(lambda numbers_B: self._mixed(self.train, "train", seed, numbers_B), batch_size)
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
-        for number in range(max_batches or _VALIDATION_BATCHES):
-            numbers_B = np.arange(number * batch_size, (number + 1) * batch_size)
-            yield self._mixed(self.validation, "validation", 0, numbers_B)
+        return numbered(
+            lambda numbers_B: self._mixed(self.validation, "validation", 0, numbers_B), batch_size, max_batches
+        )
 
     def examples(self, context: int, depth: float, count: int) -> Batch:
         """`count` rows of `context` tokens in validation text, the needle asked for at `depth` (0: start, 1: end of the
         text before the question); weights are above 0 on the answer alone. Always the same."""
         rows = []
         for number in range(count):
-            rng = np.random.default_rng([zlib.crc32(b"evaluation"), context, number])
+            rng = generator("evaluation", context, number)
             tokens, asked = self._row(self.validation, rng, context, depth)
             rows.append((tokens, asked.astype(np.float32)))
         return _batch(rows)
@@ -83,7 +81,7 @@ class RetrievalDataset(TextDataset):
     def _mixed(self, split: TokenSplit, part: str, seed: int, numbers_B: np.ndarray) -> Batch:
         rows = []
         for number in numbers_B:
-            rng = np.random.default_rng([zlib.crc32(part.encode()), seed, int(number)])
+            rng = generator(part, seed, int(number))
             if rng.random() < self.config.share:
                 tokens, asked = self._row(split, rng, self.sequence_length, float(rng.random()))
                 rows.append((tokens, np.where(asked, self.config.answer_weight, 1.0).astype(np.float32)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +12,7 @@ import numpy as np
 from jaxgpt.config import content_hash
 from jaxgpt.data.dataset import DataConfig, Dataset
 from jaxgpt.data.packing import Batch
-from jaxgpt.data.pipeline import endless
+from jaxgpt.data.pipeline import endless, generator, numbered
 from jaxgpt.data.tasks.base import Example, TaskConfig, example_tokens
 from jaxgpt.data.tasks.copy import CopyConfig
 from jaxgpt.data.tokenizers.symbols import SymbolsConfig
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import grain
 
 _FORMAT = 1  # of the examples; raise it when the same configuration gives others
-_VALIDATION_BATCHES = 8
 
 
 @register("task")
@@ -87,8 +85,7 @@ class TaskDataset(Dataset):
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         """Lengths and seed of training, examples of their own (a short one may be the same by chance)."""
-        for number in range(max_batches or _VALIDATION_BATCHES):
-            yield self._rows("validation", 0, np.arange(number * batch_size, (number + 1) * batch_size))
+        return numbered(lambda numbers_B: self._rows("validation", 0, numbers_B), batch_size, max_batches)
 
     def examples(self, length: int, count: int) -> Batch:
         """The first `count` examples of one length, always the same, in rows without padding."""
@@ -99,7 +96,7 @@ class TaskDataset(Dataset):
         return rows([self._example(part, seed, int(number)) for number in numbers_B], self.sequence_length)
 
     def _example(self, part: str, seed: int, number: int, length: int | None = None) -> Example:
-        rng = np.random.default_rng([zlib.crc32(part.encode()), seed, number])
+        rng = generator(part, seed, number)
         if length is None:
             length = int(rng.integers(self.config.min_length, self.config.max_length + 1))
         return self.config.task.sample(rng, length)

@@ -5,7 +5,6 @@ A metric whose unit is `share` is an accuracy; `NAME_depth_25` is that of a need
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 
@@ -16,9 +15,8 @@ from matplotlib.figure import Figure
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
-from jaxgpt.experiment.report.style import COLOURS, GRID, INK, MARKERS, MUTED
-from jaxgpt.experiment.report.tables import Table
-from jaxgpt.experiment.statistics import Interval
+from jaxgpt.experiment.report.style import COLOURS, GRID, INK, MARKERS, MUTED, png
+from jaxgpt.experiment.report.tables import Table, cell, headings
 
 _DEPTH = re.compile(r"(.+)_depth_(\d+)")
 _NOTE = "Mean over seeds [95% t interval, unadjusted]; the t interval of a share may reach beyond 0 and 1."
@@ -57,25 +55,18 @@ def tables(report: Report) -> list[Table]:
 
 def table(report: Report, metric: str, panel: str, variants: Sequence[str]) -> Table:
     """An accuracy of the variants of one panel by length."""
-    length = report.results.train_length
     contexts = sorted({context for variant in variants for context in report.results.contexts(metric, variant)})
     rows = []
     for variant in variants:
-        cells = {point.context: _cell(point.interval) for point in points(report.results, variant, metric)}
+        cells = {point.context: cell(point.interval, "share") for point in points(report.results, variant, metric)}
         rows.append([report.label(variant), *(cells.get(context, "–") for context in contexts)])
-    columns = ["variant", *(f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts)]
+    columns = ["variant", *headings(contexts, report.results.train_length)]
     return Table(" ".join(filter(None, [f"{panel}:" * bool(panel), title(metric)])), columns, rows, _NOTE)
 
 
 def title(metric: str) -> str:
     """`task_exact_match` -> `exact match`."""
     return metric.removeprefix("task_").replace("_", " ")
-
-
-def _cell(interval: Interval) -> str:
-    if interval.low is None or interval.high is None or interval.low == interval.high:
-        return f"{interval.mean:.2f}"
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -133,7 +124,7 @@ def _curves(report: Report, metric: str) -> bytes:
         axes.grid(True, color=GRID, linewidth=0.8)
     grid[0].set_ylabel("share right", fontsize=9, color=MUTED)
     figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=min(len(lines), 6), frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _heat_maps(report: Report, name: str, depths: Sequence[int]) -> bytes:
@@ -157,10 +148,4 @@ def _heat_maps(report: Report, name: str, depths: Sequence[int]) -> bytes:
         axes.set_title(report.label(variant), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("tokens of context", fontsize=9, color=MUTED)
     grid[0].set_ylabel("depth", fontsize=9, color=MUTED)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +26,7 @@ from jaxgpt.experiment.report.series import (
     thinned,
     validation,
 )
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks, png
 from jaxgpt.experiment.statistics import t_interval
 
 Curves = dict[str, list[Point]]
@@ -82,7 +81,7 @@ def _along_context(report: Report, curves: Curves, title: str, y_name: str, x_na
     contexts = sorted({point.context for curve in shown.values() for point in curve})
     _log_x(axes, report, contexts)
     _name_lines(axes, report, shown)
-    return _png(figure)
+    return png(figure)
 
 
 def _by_position(report: Report, curves: Curves) -> bytes:
@@ -97,7 +96,7 @@ def _by_position(report: Report, curves: Curves) -> bytes:
     _log_x(axes, report, [p for p in positions if p & (p - 1) == 0 or p == length] or positions)
     axes.set_xlim(positions[0] / 1.1, positions[-1] * 1.04)
     _name_lines(axes, report, shown)
-    return _png(figure)
+    return png(figure)
 
 
 def _training(report: Report) -> bytes:
@@ -129,7 +128,7 @@ def _training(report: Report) -> bytes:
     axes.set_xlim(0, max((point.context for end in ends.values() for point in end), default=1) * 1.01)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tokens(value)))
     _name_lines(axes, report, ends)
-    return _png(figure)
+    return png(figure)
 
 
 def _end(x: float, y: float) -> list[Point]:
@@ -265,10 +264,3 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
                 break
             blocks[-2:] = [[(below * m + above * n) / (m + n), m + n]]
     return [centre + gap * (i - (size - 1) / 2) for centre, size in blocks for i in range(int(size))]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # No name of the software inside: its version would change the bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from jaxgpt.experiment.results import Results, read_documents, read_results, rea
 from jaxgpt.files import write_atomic
 
 ABOUT = "about.json"
-_PLAIN = ("experiment", "title", "runs", "facts", "labels", "groups", "command", "notes", "looks", "tuning")
+_ELSEWHERE = {"results", "verdicts", "curves", "documents", "noise", "timings"}  # in other files, derived, or not kept
+_PLAIN = [field.name for field in dataclasses.fields(Report) if field.name not in _ELSEWHERE]
 
 
 def write_about(path: Path, report: Report) -> None:
@@ -38,7 +40,7 @@ def read_report(directory: Path, claims: Sequence[Claim]) -> Report:
     """
     try:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
-        plain = {name: about[name] for name in _PLAIN if name != "tuning" or name in about}  # added later
+        plain = {name: about[name] for name in _PLAIN}
         arms = about["train_length"], about["variants"], about["baselines"], about["lengths"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / ABOUT}: cannot be read ({error}); write the report again") from None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+
+from matplotlib.figure import Figure
 
 from jaxgpt.experiment.report.model import Report
 
@@ -38,6 +41,14 @@ class Look:
         """The colour as CSS rgba."""
         red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
         return f"rgba({red},{green},{blue},{opacity})"
+
+
+def png(figure: Figure) -> bytes:
+    """The bytes of a figure's PNG file, the same for the same figure."""
+    buffer = io.BytesIO()
+    # No name of the software inside: its version would change the bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def looks(report: Report) -> dict[str, Look]:

@@ -58,12 +58,12 @@ def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind
     rows = []
     for variant, curve in curves.items():
         if curve:
-            cells = {point.context: _cell(point.interval, kind) for point in curve}
+            cells = {point.context: cell(point.interval, kind) for point in curve}
             name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
             rows.append([name, *(cells.get(context, "–") for context in contexts)])
     columns = ["variant", *map(str, contexts)]
     if len(report.results.lengths) == 1:
-        columns[1:] = [f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts]
+        columns[1:] = headings(contexts, length)
     note = "Mean over seeds [95% t interval, unadjusted]."
     if kind == "perplexity":
         note = "Geometric mean over seeds [95% t interval, unadjusted]."
@@ -89,7 +89,7 @@ def by_train_length(report: Report) -> list[Table]:
         for variant, group in report.groups.items():
             for point in exponentials(points(report.results, variant, f"{protocol}_nll")):
                 row = cells.setdefault((report.results.length(variant), point.context), {})
-                row[group] = _cell(point.interval, "perplexity")
+                row[group] = cell(point.interval, "perplexity")
         rows = [
             [f"{train} / {test}", *(row.get(g, "–") for g in columns)] for (train, test), row in sorted(cells.items())
         ]
@@ -117,8 +117,8 @@ def _ranking(report: Report, multiple: float) -> Table:
     rows = []
     for place, variant in enumerate(order, start=1):
         paired = [found[variant][seed] - found[order[0]][seed] for seed in found[variant] if seed in found[order[0]]]
-        behind = _cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
-        rows.append([str(place), report.label(variant), _cell(means[variant], "nats"), behind])
+        behind = cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
+        rows.append([str(place), report.label(variant), cell(means[variant], "nats"), behind])
     title = f"Ranking with context {in_lengths(round(multiple * 16), 16)}"
     note = (
         "Fixed targets, nats per token, mean over seeds [95% t interval]; differences are paired by seed. Intervals "
@@ -127,8 +127,14 @@ def _ranking(report: Report, multiple: float) -> Table:
     return Table(title, ["rank", "variant", "nats per token", "behind the best"], rows, note)
 
 
-def _cell(interval: Interval, kind: str) -> str:
-    digits = {"perplexity": 2 if interval.mean < 100 else 1, "nats": 3, "bits": 3}[kind]
+def headings(contexts: Sequence[int], length: int) -> list[str]:
+    """Contexts as column names, with their multiples of L where these read well: `512 (4L)`."""
+    return [f"{context} ({in_lengths(context, length)})".replace(" ()", "") for context in contexts]
+
+
+def cell(interval: Interval, kind: str) -> str:
+    """A mean with its interval, where it has one that is no point, in the digits of its kind."""
+    digits = {"perplexity": 2 if interval.mean < 100 else 1, "nats": 3, "bits": 3, "share": 2}[kind]
     mean = f"{interval.mean:.{digits}f}"
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return mean

@@ -1,16 +1,10 @@
 """The test of the design: a new synthetic task is one new file, the one that CONTRIBUTING.md shows. Dropped into a copy
 of the package it is listed, configured, trained, measured and held to the contract, and nothing else is edited."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
 USE = """
 from jaxgpt.evaluate import evaluate, model_scorer
 from jaxgpt.evaluate.config import default_evaluation
@@ -27,39 +21,21 @@ print(config.model.vocab_size, sorted({one.context for one in measured}), {one.m
 """
 
 
-def source() -> str:
-    """The file of CONTRIBUTING.md's recipe."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
-    (found,) = [block for block in blocks if '@register("maximum")' in block]
-    return found
-
-
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def copy(copy_of_the_package, recipe):
     """The package and the contract test in a folder of their own, with one new file."""
-    root = tmp_path_factory.mktemp("copy")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "jaxgpt", root / "jaxgpt", ignore=ignore)
-    shutil.copytree(ROOT / "tests" / "data" / "tasks", root / "tests" / "data" / "tasks", ignore=ignore)
-    for name in ("pyproject.toml", "tests/conftest.py"):
-        shutil.copy(ROOT / name, root / name)
-    (root / "jaxgpt" / "data" / "tasks" / "maximum.py").write_text(source())
-    return root
-
-
-def run(copy, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True)
+    source = recipe("Add a synthetic task")
+    return copy_of_the_package("jaxgpt/data/tasks/maximum.py", source, "tests/data/tasks")
 
 
 def test_it_is_listed(copy):
-    done = run(copy, "-m", "jaxgpt.registry", "task")
+    done = copy.run("-m", "jaxgpt.registry", "task")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^maximum +The greatest of some numbers", done.stdout, re.MULTILINE)
 
 
 def test_it_is_configured_trained_and_measured(copy):
-    done = run(copy, "-c", USE)
+    done = copy.run("-c", USE)
     assert done.returncode == 0, done.stderr
     line = done.stdout.strip().splitlines()[-1]
     assert line.startswith("7 [2, 4, 5, 6, 7, 8] ")
@@ -68,7 +44,7 @@ def test_it_is_configured_trained_and_measured(copy):
 
 def test_it_is_held_to_the_contract(copy):
     test = "tests/data/tasks/test_contract.py"
-    done = run(copy, "-m", "pytest", test, "-k", "maximum", "-p", "no:cacheprovider", "-n0")
+    done = copy.run("-m", "pytest", test, "-k", "maximum", "-p", "no:cacheprovider", "-n0")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None

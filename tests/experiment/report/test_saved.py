@@ -10,12 +10,13 @@ from jaxgpt.experiment.results import DocumentLoss
 
 def test_a_report_read_back_derives_the_same_tables_and_verdicts(make_report, tmp_path, claims):
     documents = [DocumentLoss("rope", 0, "fixed_target_nll", 512, d, 30.0 + d, 10) for d in range(6)]
-    report = make_report(documents=documents, groups={"rope": "a", "alibi": "b"}, looks=(3,))
+    report = make_report(documents=documents, groups={"rope": "a", "alibi": "b"}, panels={"rope": "p"}, looks=(3,))
     write_report(report, tmp_path)
     again = read_report(tmp_path, claims)
     assert markdown(again, {}) == markdown(report, {})
     assert [one.to_json() for one in again.verdicts] == [one.to_json() for one in report.verdicts]
     assert again.documents == documents
+    assert (again.groups, again.panels) == (report.groups, report.panels)
 
 
 def test_two_looks_are_remembered(make_report, tmp_path, claims):
