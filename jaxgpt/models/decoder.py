@@ -216,8 +216,14 @@ class Decoder(Model):
 
     def hidden(self, tokens_BT, positions=None, cache=None, key=None):
         config = self.config
-        positions = self._positions(tokens_BT, positions, cache)
-        where = {kind: self.encoding(kind).assign(positions, _subkey(key, "positions")) for kind in config.kinds}
+        # Shapes are known before compilation; positions inside a cache are not: its whole length must have values.
+        length = tokens_BT.shape[1] if cache is None else jax.tree.leaves(cache.layers)[0].shape[2]
+        for kind in config.kinds:
+            self.encoding(kind).check_range(length)
+        if positions is None:
+            positions = Positions.of(tokens_BT, 0 if cache is None else cache.at)
+        position_key = None if key is None else named(key, "positions")
+        where = {kind: self.encoding(kind).assign(positions, length, position_key) for kind in config.kinds}
         x_BTD = self.embedding[...][tokens_BT].astype(config.compute_dtype)
         if config.embedding_scale == "sqrt_width":
             x_BTD = x_BTD * jnp.asarray(math.sqrt(config.width), x_BTD.dtype)
@@ -228,18 +234,6 @@ class Decoder(Model):
         if cache is not None:
             cache = Cache(layers, cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
-
-    def _positions(self, tokens_BT: Array, positions: Positions | None, cache: Cache | None) -> Positions:
-        # Shapes are known before compilation; positions inside a cache are not, so its whole length must have values.
-        length = tokens_BT.shape[1] if cache is None else jax.tree.leaves(cache.layers)[0].shape[2]
-        for kind in self.config.kinds:
-            self.encoding(kind).check_range(length)
-        if positions is None:
-            positions = Positions.of(tokens_BT)
-            if cache is not None:
-                index = positions.index + cache.at
-                positions = Positions(index, index, positions.segment)
-        return positions
 
     def _stack(
         self,
@@ -272,7 +266,3 @@ class Decoder(Model):
         x_BTD, stacked = jax.lax.scan(body, x_BTD, leaves, unroll=unrolled)
         states, aux = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
         return x_BTD, states, aux
-
-
-def _subkey(key: Array | None, name: str) -> Array | None:
-    return None if key is None else named(key, name)

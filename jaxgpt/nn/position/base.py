@@ -27,9 +27,9 @@ class Positions:
     segment: Array  # [B or 1, T] document within the row, 0 for padding
 
     @classmethod
-    def of(cls, tokens_BT: Array) -> Positions:
-        """One document per row, counted from 0: arrays [1, T], so tables and biases are made once for the batch."""
-        index = jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None]
+    def of(cls, tokens_BT: Array, start: int | Array = 0) -> Positions:
+        """One document per row, counted from `start`: arrays [1, T]; tables and biases are made once for the batch."""
+        index = start + jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None]
         return cls(position=index, index=index, segment=jnp.ones_like(index))
 
     @classmethod
@@ -116,8 +116,12 @@ class PositionEncoding(nnx.Module):
                 f"and {length} are needed; {self.way_out}"
             )
 
-    def assign(self, positions: Positions, key: Array | None) -> Positions:
-        """Positions as the encoding sees them (randomised positions change them here)."""
+    def assign(self, positions: Positions, length: int, key: Array | None) -> Positions:
+        """Positions as the encoding sees them (randomised positions change them here).
+
+        length: tokens that the whole row holds, or may hold: the width of a full pass, the capacity of a cache.
+        key: randomness of training; None in evaluation.
+        """
         return positions
 
     def embed(self, x_BTD: Array, positions: Positions) -> Array:

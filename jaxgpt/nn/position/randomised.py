@@ -25,54 +25,42 @@ class RandomisedConfig(PositionConfig):
     p of a document gets the p-th smallest of T positions drawn without replacement from [0, maximum), T being the
     length of the row. Training draws anew in every step.
 
-    Evaluation, which has no random key, always takes the first of `evaluation_length` positions that are drawn once: a
-    token's position must not depend on how many follow, or cached keys would not be those of a full pass. (The paper
-    draws as many as the sequence has tokens.) Longer sequences are refused. The gaps are maximum / evaluation_length
-    tokens on average there, maximum / T in training.
+    Evaluation, which has no random key, draws once for every T, by `evaluation_seed`: gaps of maximum / T tokens on
+    average, as in the paper. For rows up to the training length T is that length: they see the gaps of training.
+    Cached decoding equals a full pass as long as the cache's capacity, which stands for T.
 
     inner: the encoding that sees these positions. It is made for a training length of `maximum`.
-    maximum: N, positions there are to draw from; by default 32 times the training length.
-    evaluation_length: tokens that can be evaluated at once; by default N/2.
-    evaluation_seed: of the one draw.
+    maximum: N, positions there are to draw from; by default 32 times the training length. Longer rows are refused.
+    evaluation_seed: of the draws of evaluation.
     """
 
     inner: PositionConfig = RopeConfig()
     maximum: int | None = None
-    evaluation_length: int | None = None
     evaluation_seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.inner, RandomisedConfig):
             raise ValueError("inner: randomised positions cannot be randomised again; choose another encoding")
-        for name in ("maximum", "evaluation_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: {value} must be at least 1")
+        if self.maximum is not None and self.maximum < 1:
+            raise ValueError(f"maximum: {self.maximum} must be at least 1")
 
-    def lengths(self, dims: PositionDims) -> tuple[int, int]:
-        """N and the evaluation length, in tokens."""
-        maximum = self.maximum or 32 * dims.train_length
-        return maximum, self.evaluation_length or max(maximum // 2, dims.train_length)
+    def _inner_dims(self, dims: PositionDims) -> PositionDims:
+        return dataclasses.replace(dims, train_length=self.maximum or 32 * dims.train_length)
 
     def check(self, dims: PositionDims) -> None:
-        maximum, evaluated = self.lengths(dims)
-        if maximum < dims.train_length:
+        inner = self._inner_dims(dims)
+        if inner.train_length < dims.train_length:
             raise ConfigError(
                 f"position.maximum: {dims.train_length} positions, the training length, cannot be drawn from "
-                f"{maximum}; raise it"
+                f"{inner.train_length}; raise it"
             )
-        if not dims.train_length <= evaluated <= maximum:
-            raise ConfigError(
-                f"position.evaluation_length: {evaluated} must lie between the training length {dims.train_length} and "
-                f"position.maximum {maximum}"
-            )
-        self.inner.check(dataclasses.replace(dims, train_length=maximum))
+        self.inner.check(inner)
 
     def make(self, dims: PositionDims, key: Array) -> Randomised:
         self.check(dims)
-        maximum, evaluated = self.lengths(dims)
-        inner = self.inner.make(dataclasses.replace(dims, train_length=maximum), named(key, "inner"))
-        return Randomised(inner, maximum, evaluated, self.evaluation_seed)
+        inner = self._inner_dims(dims)
+        made = self.inner.make(inner, named(key, "inner"))
+        return Randomised(made, inner.train_length, dims.train_length, self.evaluation_seed)
 
     @classmethod
     def examples(cls) -> tuple[PositionConfig, ...]:
@@ -81,20 +69,20 @@ class RandomisedConfig(PositionConfig):
 
 class Randomised(PositionEncoding):
     shift_invariant = False  # as many tokens further on stand other gaps
-    way_out = "shorten the sequence or raise position.evaluation_length (and position.maximum)"
+    way_out = "shorten the sequence or raise position.maximum"
 
-    def __init__(self, inner: PositionEncoding, maximum: int, evaluation_length: int, seed: int):
+    def __init__(self, inner: PositionEncoding, maximum: int, train_length: int, seed: int):
         self.inner = inner
         self.has_bias, self.rotates_by_length = inner.has_bias, inner.rotates_by_length
-        self.maximum, self.max_length, self.seed = maximum, evaluation_length, seed
+        self.max_length, self.train_length, self.seed = maximum, train_length, seed
 
-    def assign(self, positions: Positions, key: Array | None) -> Positions:
+    def assign(self, positions: Positions, length: int, key: Array | None) -> Positions:
         """Positions of other values in the same order; index and segment stay."""
+        assert self.max_length is not None
         if key is None:
-            assert self.max_length is not None
-            table = jnp.asarray(_drawn_once(self.seed, self.maximum, self.max_length))
+            table = jnp.asarray(_drawn_once(self.seed, self.max_length, max(length, self.train_length)))
         else:
-            drawn = jax.random.permutation(named(key, "randomised"), self.maximum)[: positions.index.shape[1]]
+            drawn = jax.random.permutation(named(key, "randomised"), self.max_length)[:length]
             table = jnp.sort(drawn).astype(jnp.int32)
         return dataclasses.replace(positions, position=table[positions.position])
 

@@ -50,7 +50,7 @@ def test_nope_changes_nothing():
     encoding = NopeConfig().make(DIMS, jax.random.key(0))
     x = jnp.arange(32.0).reshape(1, 4, 2, 4)
     positions = Positions.of(x[..., 0, 0])
-    assert encoding.assign(positions, None) is positions
+    assert encoding.assign(positions, 3, None) is positions
     assert encoding.embed(x, positions) is encoding.queries(x, positions) is encoding.keys(x, positions) is x
     assert not encoding.has_bias
     assert jax.tree.leaves(encoding) == []

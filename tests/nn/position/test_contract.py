@@ -100,7 +100,7 @@ def bias_of(encoding, q: Positions, k: Positions):
 
 def attend(encoding, x_BTD, positions: Positions):
     """A full pass of one attention layer."""
-    positions = encoding.assign(positions, None)
+    positions = encoding.assign(positions, LENGTH, None)
     q, k, v = project(encoding.embed(x_BTD, positions))
     q, k = encoding.queries(q, positions), encoding.keys(k, positions)
     return mix(q, k, v, bias_of(encoding, positions, positions), positions, positions)
@@ -329,7 +329,7 @@ def test_newest_token_from_a_cache_equals_the_full_pass(config):
     length = min(LENGTH - 5, encoding.max_length or LENGTH)
     given = documents([[length]] * B)
     full = attend(encoding, X, given)
-    positions = encoding.assign(given, None)
+    positions = encoding.assign(given, LENGTH, None)
     q, k, v = (np.array(part) for part in project(encoding.embed(X, positions)))
     where = jax.tree.map(lambda a: a * np.asarray(positions.segment), positions)  # zeros where nothing is
     if encoding.rotates_by_length:
