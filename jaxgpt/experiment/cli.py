@@ -18,6 +18,7 @@ from jaxgpt.errors import ConfigError, Interrupted, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, slots_for
+from jaxgpt.experiment.matching import MATCHES
 from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.progress import duration
 from jaxgpt.experiment.spec import Tuning, list_experiments, list_scales, load_experiment, load_scale
@@ -68,6 +69,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
         help="choose every variant's learning rate by a small sweep first (default: as the experiment says)",
     )  # fmt: skip
     parser.add_argument(
+        "--match", choices=[*MATCHES, "nothing"],
+        help="make all variants as large as the first, by feed-forward width (default: as the experiment says)",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides",
         help="override the configuration of all variants, such as train.steps=500",
     )  # fmt: skip
@@ -84,6 +89,8 @@ def _dispatch(
     if not options.exp:
         raise ConfigError("--exp NAME: which experiment? --list names them")
     experiment = load_experiment(options.exp, experiments)
+    if options.match:
+        experiment = dataclasses.replace(experiment, match=None if options.match == "nothing" else options.match)
     scale = load_scale(options.scale, configs)
     files = [pair for path in options.config for pair in read_yaml(path).items()]
     pairs = [*files, *parse_overrides(options.overrides)]

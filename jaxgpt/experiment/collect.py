@@ -162,6 +162,8 @@ def _facts(plan: Plan) -> dict[str, object]:
         "training length L": plan.train_length,
         "threads per run": plan.threads,
     }
+    if plan.experiment.match:
+        facts["arms matched by"] = plan.experiment.match
     for run in plan.runs:
         environment = run.folder.environment()
         if environment:

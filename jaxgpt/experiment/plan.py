@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import ConfigError
+from jaxgpt.experiment.matching import Match, matching_width, measure
 from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, data_kind, resolve
 from jaxgpt.experiment.store import RunFolder
 from jaxgpt.registry import kind_of, lookup
@@ -153,27 +154,56 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
 
     defaults = {name: value for name, value in encode_defaults().items() if name in SECTIONS and name != "seed"}
     arms: dict[str, Arm] = {}
+    widths: dict[str, int | None] = {}  # of the feed-forward layers, where arms are made equally large
     for variant in sorted(experiment.variants, key=lambda variant: len(experiment.chain(variant))):
         kind = data_kind(experiment, variant, pairs, configs)
         defaults["evaluate"] = encode(default_evaluation(lookup(DataConfig, kind, "data.type")))
         raw = resolve(experiment, scale.on(kind), variant, pairs, configs, defaults)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
+        first = next(iter(arms.values()), None)
+        root = experiment.chain(variant)[0].name
+        if variant.parent is None:
+            widths[root] = _matching_width(variant, config, first, experiment.match)
+        if (width := widths[root]) is not None:
+            config = dataclasses.replace(config, model=config.model.with_hidden(width))
+            variant = _described(variant, f"feed-forward width {width}")
         if variant.parent is None:
             length = config.data.reference_length
-            measured_in = arms[experiment.variants[0].name].length if variant.group and arms else length
+            measured_in = first.length if variant.group and first else length
             arms[variant.name] = Arm(variant, config, config.model, evaluation, length, measured_in)
         else:
-            arms[variant.name] = _child(experiment.chain(variant), config, evaluation, arms)
+            arms[variant.name] = _child(variant, experiment.chain(variant), config, evaluation, arms)
     return tuple(arms[variant.name] for variant in experiment.variants)
 
 
-def _child(chain: Sequence[Variant], config: RunConfig, evaluation: EvaluationConfig, arms: Mapping[str, Arm]) -> Arm:
-    """The arm of a variant with a parent, the last of `chain`, from its resolved configuration."""
+def _matching_width(variant: Variant, config: RunConfig, first: Arm | None, match: Match | None) -> int | None:
+    """The feed-forward width that makes a variant as large as the first one; None to leave it as it is."""
+    if match is None or first is None:
+        return None
+    target = measure(first.model, match, first.training.data.sequence_length)
+    try:
+        return matching_width(config.model, match, config.data.sequence_length, target)
+    except ConfigError as error:
+        raise ConfigError(f"variant {variant.name!r}: {error}") from None
+
+
+def _described(variant: Variant, more: str) -> Variant:
+    return dataclasses.replace(variant, description=f"{variant.description}; " * bool(variant.description) + more)
+
+
+def _child(
+    variant: Variant,
+    chain: Sequence[Variant],
+    config: RunConfig,
+    evaluation: EvaluationConfig,
+    arms: Mapping[str, Arm],
+) -> Arm:
+    """The arm of a variant with a parent, behind which `chain` stands, from its resolved configuration."""
     from jaxgpt.train.start import extended
     from jaxgpt.train.surgery import StartConfig
 
-    root, parent, variant = arms[chain[0].name], arms[chain[-2].name], chain[-1]
+    root, parent = arms[chain[0].name], arms[chain[-2].name]
     extension = next((one.overrides["extend"] for one in reversed(chain) if "extend" in one.overrides), None)
     try:
         model = extended(config.model, extension, root.training)

@@ -6,6 +6,7 @@ An experiment is one file, `experiments/NAME.py`, that defines
     variants() -> list[Variant]
     claims() -> list            statements with an acceptance rule fixed before the run
     tuning() -> Tuning | None   may be left out: how learning rates are chosen; by default they are not
+    match() -> str | None       may be left out: "parameters" or "flops", by which arms are made equally large
 
 and whose docstring's first line says what it asks. A *scale* is `configs/scale/NAME.yaml`: how large to run it.
 Configurations are layered, lowest first: defaults, files they include, base, scale, variant, `--set`.
@@ -26,6 +27,7 @@ from typing import Any
 from jaxgpt.config import merge, override, read_yaml
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.errors import ConfigError, nearest
+from jaxgpt.experiment.matching import MATCHES, Match
 from jaxgpt.registry import lookup
 
 BASELINE = "5-gram"  # the variant name under which the n-gram baseline appears in results
@@ -138,6 +140,7 @@ class Experiment:
     variants: tuple[Variant, ...]
     claims: tuple[Any, ...] = ()
     tuning: Tuning | None = None
+    match: Match | None = None
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
@@ -173,8 +176,8 @@ def load_experiment(name: str, folder: Path) -> Experiment:
         raise ConfigError(f"--exp: no experiment is called {name!r}{nearest(name, existing)}")
     module = _load_module(name, folder / f"{name}.py")
     variants = tuple(module.variants())
-    tuning = module.tuning() if hasattr(module, "tuning") else None
-    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()), tuning)
+    tuning, match = (getattr(module, option)() if hasattr(module, option) else None for option in ("tuning", "match"))
+    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()), tuning, match)
     check(experiment)
     return experiment
 
@@ -198,6 +201,8 @@ def check(experiment: Experiment) -> None:
     where = f"experiment {experiment.name}"
     if not names:
         raise ConfigError(f"{where}: variants() is empty; it needs at least one")
+    if experiment.match not in (None, *MATCHES):
+        raise ConfigError(f"{where}: match() must return None or one of {', '.join(MATCHES)}, not {experiment.match!r}")
     for variant in experiment.variants:
         here = f"{where}, variant {variant.name!r}"
         if not _NAME.fullmatch(variant.name) or variant.name == BASELINE:

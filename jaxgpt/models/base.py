@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 from flax import nnx
@@ -77,6 +77,10 @@ class ModelConfig:
     def flops_per_token(self, sequence_length: int) -> int:
         """Model FLOPs to train on one token, forward and backward."""
         raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
+
+    def with_hidden(self, hidden: int) -> Self:
+        """The same with another hidden width of its feed-forward layers."""
+        raise TypeError(f"{type(self).__qualname__} must define with_hidden()")
 
 
 def parameter_count(model: Any) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +141,9 @@ class DecoderConfig(ModelConfig):
         mixer = self.mixer.flops_per_token(self.layer_dims, sequence_length)
         layer = mixer + self.feedforward.flops_per_token(self.width)
         return 3 * (self.num_layers * layer + 2 * self.width * self.vocab_size)
+
+    def with_hidden(self, hidden: int) -> Self:
+        return dataclasses.replace(self, feedforward=self.feedforward.with_hidden(hidden))
 
 
 def _of_kind(value: T | Mapping[str, T], kind: str) -> T:

@@ -19,3 +19,5 @@ def test_what_a_model_must_define():
         ModelConfig().make(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"must define flops_per_token\(\)"):
         ModelConfig().flops_per_token(1)
+    with pytest.raises(TypeError, match=r"must define with_hidden\(\)"):
+        ModelConfig().with_hidden(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, Self
 
 from jax import Array
 
@@ -28,6 +28,11 @@ class FeedForwardConfig:
     def flops_per_token(self, width: int) -> int:
         """Multiply-adds of one token's forward pass, times two."""
         raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
+
+    def with_hidden(self, hidden: int) -> Self:
+        """The same with another hidden width, by which models are made equally large. Parameters and FLOPs are linear
+        in it."""
+        return dataclasses.replace(self, hidden=hidden)  # type: ignore[call-arg]  # the kind's own field
 
 
 def hidden_width(given: int | None, multiplier: float, width: int, multiple_of: int) -> int:

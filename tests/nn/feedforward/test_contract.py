@@ -127,6 +127,19 @@ def test_flops_are_what_its_products_cost(kind, hidden):
 
 
 @each
+def test_parameters_and_flops_are_linear_in_the_hidden_width(kind):
+    """What makes models equally large relies on it."""
+    configs = [KINDS[kind]().with_hidden(hidden) for hidden in (1, 2, 3, 40)]
+    for sizes in (
+        [config.flops_per_token(WIDTH) for config in configs],
+        [sum(leaf.size for leaf in jax.tree.leaves(nnx.state(make(config), nnx.Param))) for config in configs],
+    ):
+        unit = sizes[1] - sizes[0]
+        assert unit > 0
+        assert sizes == [sizes[0] + unit * more for more in (0, 1, 2, 39)]
+
+
+@each
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
