@@ -9,6 +9,7 @@ rounded numbers, so that only what the encoding adds is measured. Errors are the
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from jax import Array
 
 from jaxgpt import registry
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
+from jaxgpt.nn.position.rope_scaling import ScalingConfig
+from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.nn.position.t5 import T5Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,6 +36,13 @@ NOTES = {
     "fire": "from the query's own position, which float32 holds",
     "kerple": "relative to the size, which `power` makes large: n^2 is at most 10^12",
     "learned": "a table look-up: as exact as the type that holds the sum",
+    "linear": "as rope, of angles divided by the factor",
+    "ntk": "as rope",
+    "dynamic_ntk": "frequencies follow the length, in float32: another rounding for the slow pairs",
+    "yarn": "as rope, times the temperature squared",
+    "llama3": "as rope",
+    "longrope": "as rope, times the temperature squared",
+    "nope": "the products alone, and the queries' temperature",
     "p_rope": "as rope, for the pairs that turn",
     "rope": "angles are off by up to position * 2^-23 radians, in queries and in keys",
     "sandwich": "angles are those of the distance, so it is far keys that are off",
@@ -75,30 +85,45 @@ def error(config: PositionConfig, position: int, dtype: jnp.dtype) -> tuple[floa
     return float(np.abs(np.asarray(found, np.float64) - wanted).max()), float(np.abs(wanted).max())
 
 
-def spelled(config: PositionConfig) -> str:
+def spelled(config: object) -> str:
     """`rope (fraction=0.5)`: the kind and what differs from its defaults."""
     default = type(config)()
-    changed = [f"{name}={value}" for name, value in vars(config).items() if value != getattr(default, name)]
+    changed = [
+        f"{name}={spelled(value) if dataclasses.is_dataclass(value) else _short(value)}"
+        for name, value in vars(config).items()
+        if value != getattr(default, name)
+    ]
     return registry.kind_of(config) + (f" ({', '.join(changed)})" if changed else "")
 
 
+def _short(value: object) -> str:
+    return f"{value[0]:g} to {value[-1]:g}" if isinstance(value, tuple) else str(value)
+
+
+def measured_configs() -> list[tuple[str, PositionConfig]]:
+    """(key of NOTES, config) for every example of every encoding and every rope scaling that has a formula."""
+    found: list[tuple[str, PositionConfig]] = [
+        (kind, config)
+        for kind, config_class in registry.kinds(PositionConfig).items()
+        if config_class in oracles.EMBEDDINGS | oracles.BIASES | oracles.PRODUCTS
+        for config in config_class.examples()
+        if not (isinstance(config, T5Config) and config.bidirectional)  # for encoders
+    ]
+    for kind, scaling in registry.kinds(ScalingConfig).items():
+        found += [(kind, RopeConfig(scaling=config)) for config in scaling.examples()]
+    return found
+
+
 def rows() -> list[list[str]]:
-    """A row per example of every encoding that has a formula."""
     found = []
-    for kind, config_class in registry.kinds(PositionConfig).items():
-        if config_class not in oracles.EMBEDDINGS | oracles.BIASES | oracles.ROTATIONS:
-            continue
-        for config in config_class.examples():
-            if isinstance(config, T5Config) and config.bidirectional:
-                continue  # for encoders
-            limit = config.make(DIMS, jax.random.key(0)).max_length
-            there = [at for at in POSITIONS.values() if limit is None or at < limit]
-            measured = {(name, at): error(config, at, dtype) for name, dtype in TYPES.items() for at in there}
-            cells = [measured.get((name, at)) for name in TYPES for at in POSITIONS.values()]
-            shown = ["—" if cell is None else f"{cell[0]:.1e}" for cell in cells]
-            found.append(
-                [f"`{spelled(config)}`", f"{max(size for _, size in measured.values()):.3g}", *shown, NOTES[kind]]
-            )
+    for note, config in measured_configs():
+        limit = config.make(DIMS, jax.random.key(0)).max_length
+        there = [at for at in POSITIONS.values() if limit is None or at < limit]
+        measured = {(name, at): error(config, at, dtype) for name, dtype in TYPES.items() for at in there}
+        cells = [measured.get((name, at)) for name in TYPES for at in POSITIONS.values()]
+        shown = ["—" if cell is None else f"{cell[0]:.1e}" for cell in cells]
+        size = max(size for _, size in measured.values())
+        found.append([f"`{spelled(config)}`", f"{size:.3g}", *shown, NOTES[note]])
     return found
 
 
@@ -115,8 +140,8 @@ def main() -> None:
 Largest absolute error of attention scores (of embeddings: `learned`, `sinusoidal`) against the formula in float64, by
 the type of the activations and the position of the query, whose keys stand 0 to 1000 tokens before it, half way and at
 0. Positions, angles, slopes and biases are float32 in both; `size` is the largest number the formula gives. Head width
-{DIMS.head_dim}, training length {DIMS.train_length}. A dash: no value there. Encodings that change no number themselves
-are left out (`nope`, `randomised`).
+{DIMS.head_dim}, training length {DIMS.train_length}. A dash: no value there. Left out are `randomised`, which changes
+no number itself, and attention kinds that find positions in the content (`fox`, `cope`).
 
 {table(rows())}
 
