@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
-from jaxgpt.experiment.report.style import COLOURS, GRID, INK, MARKERS, MUTED, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, looks, png
 from jaxgpt.experiment.report.tables import Table, cell, headings
 
 _DEPTH = re.compile(r"(.+)_depth_(\d+)")
@@ -69,6 +69,30 @@ def title(metric: str) -> str:
     return metric.removeprefix("task_").replace("_", " ")
 
 
+# ----------------------------------------------------------------------------------------------------------- heat maps
+
+
+def by_depth(report: Report) -> list[str]:
+    """The accuracies measured at several depths."""
+    return list(dict.fromkeys(match[1] for match in map(_DEPTH.fullmatch, _shares(report)) if match))
+
+
+def heat_maps(report: Report, name: str) -> tuple[list[int], list[int], dict[str, np.ndarray]]:
+    """Depths in per cent, contexts, and for each variant the mean share over seeds, [depths, contexts], nan where
+    nothing was measured."""
+    found = [match for match in map(_DEPTH.fullmatch, _shares(report)) if match and match[1] == name]
+    depths = sorted(int(match[2]) for match in found)
+    metric = f"{name}_depth_{depths[0]}"
+    contexts = report.results.contexts(metric)
+    fields = {}
+    for variant in (variant for variants in panels(report, metric).values() for variant in variants):
+        fields[variant] = means = np.full((len(depths), len(contexts)), np.nan)
+        for row, depth in enumerate(depths):
+            for point in points(report.results, variant, f"{name}_depth_{depth}"):
+                means[row, contexts.index(point.context)] = point.interval.mean
+    return depths, contexts, fields
+
+
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
@@ -78,11 +102,9 @@ def figures(report: Report) -> dict[str, tuple[str, bytes]]:
     for metric in metrics(report):
         caption = f"Share right ({title(metric)}) by length, mean over seeds with its 95% t interval; L dashed."
         drawn[f"{metric}.png"] = (caption, _curves(report, metric))
-    depths = [match for match in map(_DEPTH.fullmatch, _shares(report)) if match]
-    for name in dict.fromkeys(match[1] for match in depths):
+    for name in by_depth(report):
         caption = f"{title(name).capitalize()} by depth of the needle (0: at the start) and context, mean over seeds."
-        levels = sorted(int(match[2]) for match in depths if match[1] == name)
-        drawn[f"{name}_by_depth.png"] = (caption, _heat_maps(report, name, levels))
+        drawn[f"{name}_by_depth.png"] = (caption, _heat_maps(report, name))
     return drawn
 
 
@@ -102,41 +124,35 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _curves(report: Report, metric: str) -> bytes:
-    """A picture for each panel; variants of one label look alike in all of them."""
+    """A picture for each panel."""
     shown = panels(report, metric)
-    labels = list(dict.fromkeys(report.label(variant) for variants in shown.values() for variant in variants))
     figure, grid = _grid(len(shown), 3.6, 2.9)
     lines = {}
     for axes, (panel, variants) in zip(grid, shown.items(), strict=True):
         for variant in variants:
             label, curve = report.label(variant), points(report.results, variant, metric)
-            number, x = labels.index(label), [point.context for point in curve]
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)][0]
+            look, x = looks(report)[variant], [point.context for point in curve]
             low = [point.interval.mean if point.interval.low is None else point.interval.low for point in curve]
             high = [point.interval.mean if point.interval.high is None else point.interval.high for point in curve]
-            axes.fill_between(x, np.clip(low, 0, 1), np.clip(high, 0, 1), color=colour, alpha=0.14, linewidth=0)
+            axes.fill_between(x, np.clip(low, 0, 1), np.clip(high, 0, 1), color=look.colour, alpha=0.14, linewidth=0)
             y = [point.interval.mean for point in curve]
-            (lines[label],) = axes.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.7, label=label)
+            (line,) = axes.plot(x, y, look.line, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.7)
+            lines[label] = line
         axes.axvline(report.results.train_length, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.set_ylim(-0.03, 1.03)
         axes.set_title(panel or title(metric), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("length", fontsize=9, color=MUTED)
         axes.grid(True, color=GRID, linewidth=0.8)
     grid[0].set_ylabel("share right", fontsize=9, color=MUTED)
-    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=min(len(lines), 6), frameon=False)
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(len(lines), 6), frameon=False)
     return png(figure)
 
 
-def _heat_maps(report: Report, name: str, depths: Sequence[int]) -> bytes:
+def _heat_maps(report: Report, name: str) -> bytes:
     """A panel for each variant: depth downwards, context to the right, the mean share in every field."""
-    variants = [variant for variants in panels(report, f"{name}_depth_{depths[0]}").values() for variant in variants]
-    contexts = report.results.contexts(f"{name}_depth_{depths[0]}")
-    figure, grid = _grid(len(variants), 3.4, 2.9)
-    for axes, variant in zip(grid, variants, strict=True):
-        means = np.full((len(depths), len(contexts)), np.nan)
-        for row, depth in enumerate(depths):
-            for point in points(report.results, variant, f"{name}_depth_{depth}"):
-                means[row, contexts.index(point.context)] = point.interval.mean
+    depths, contexts, fields = heat_maps(report, name)
+    figure, grid = _grid(len(fields), 3.4, 2.9)
+    for axes, (variant, means) in zip(grid, fields.items(), strict=True):
         axes.imshow(means, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for row, column in np.argwhere(np.isfinite(means)):
             value = means[row, column]

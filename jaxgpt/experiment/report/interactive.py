@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import plotly.io
 
 from jaxgpt.experiment.contrasts import show_interval
+from jaxgpt.experiment.report import accuracy
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import (
     POSITION,
@@ -55,31 +57,53 @@ def contexts_figure(report: Report) -> Trace | None:
     views = _views(report)
     if not views:
         return None
-    traces: list[Trace] = []
-    buttons = []
-    for number, (name, y_name, curves) in enumerate(views):
-        mine = _context_traces(report, curves, visible=number == 0)
-        buttons.append((name, y_name, curves, len(traces), len(mine)))
-        traces += mine
-    menu = []
-    for name, y_name, curves, start, count in buttons:
-        visible = [start <= i < start + count for i in range(len(traces))]
-        axes = {"yaxis": _log_axis(curves, y_name), "xaxis": _context_axis(report, curves)}
-        menu.append({"label": name, "method": "update", "args": [{"visible": visible}, axes]})
-    layout = _layout(report, _context_axis(report, views[0][2]), _log_axis(views[0][2], views[0][1]))
-    layout["margin"]["t"] = 64
-    layout["updatemenus"] = [
-        {
-            "buttons": menu,
-            "x": 0,
-            "y": 1.04,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "bgcolor": "#ffffff",
-            "bordercolor": "#c9d1d9",
-        }
-    ]
-    return {"data": traces, "layout": layout}
+    return _by_menu(
+        report,
+        [
+            _View(name, _context_traces(report, curves), _context_axis(report, curves), _log_axis(curves, y_name))
+            for name, y_name, curves in views
+        ],
+    )
+
+
+def accuracy_figure(report: Report) -> Trace | None:
+    """Shares of right answers along length, of every metric and panel, by a menu."""
+    views = []
+    for metric in accuracy.metrics(report):
+        for panel, variants in accuracy.panels(report, metric).items():
+            curves = {variant: points(report.results, variant, metric) for variant in variants}
+            lengths = sorted({point.context for curve in curves.values() for point in curve})
+            texts = [f"{length}<br>{in_lengths(length, report.results.train_length)}" for length in lengths]
+            x_axis = {**_AXIS, "tickvals": lengths, "ticktext": texts, "title": {"text": "length"}}
+            y_axis = {**_AXIS, "range": [-0.03, 1.03], "title": {"text": "share right"}}
+            name = ": ".join(filter(None, [panel, accuracy.title(metric)]))
+            views.append(_View(name, _context_traces(report, curves, digits=3), x_axis, y_axis))
+    return _by_menu(report, views) if views else None
+
+
+def depth_figure(report: Report) -> Trace | None:
+    """Heat maps of what was found by depth and context, those of one accuracy side by side, the accuracy by a menu."""
+    views = []
+    for name in accuracy.by_depth(report):
+        depths, contexts, fields = accuracy.heat_maps(report, name)
+        texts = [f"{context}<br>{in_lengths(context, report.results.train_length)}" for context in contexts]
+        common = {"type": "heatmap", "zmin": 0, "zmax": 1, "colorscale": "Viridis", "texttemplate": "%{z:.2f}"}
+        traces, axes = [], {}
+        for number, (variant, means) in enumerate(fields.items(), 1):
+            suffix = str(number) if number > 1 else ""
+            z = [[None if math.isnan(value) else value for value in row] for row in means.tolist()]
+            here = {"x": texts, "y": [f"{depth}%" for depth in depths], "z": z, "xaxis": f"x{suffix}"}
+            traces.append({**common, **here, "name": report.label(variant), "showscale": number == len(fields)})
+            domain = [(number - 1) / len(fields), (number - 0.06 * (len(fields) > 1)) / len(fields)]
+            title = {"text": f"<b>{report.label(variant)}</b><br>tokens of context"}
+            axes[f"xaxis{suffix}"] = {**_AXIS, "type": "category", "domain": domain, "title": title}
+        y_axis = {**_AXIS, "type": "category", "autorange": "reversed", "title": {"text": "depth of the needle"}}
+        views.append(_View(accuracy.title(name), traces, axes.pop("xaxis"), y_axis, axes))
+    if not views:
+        return None
+    figure = _by_menu(report, views)
+    figure["layout"] |= {"shapes": [], "annotations": [], "hovermode": "closest", **views[0].more_axes}
+    return figure
 
 
 def position_figure(report: Report) -> Trace | None:
@@ -92,7 +116,7 @@ def position_figure(report: Report) -> Trace | None:
     x_axis = _log2_axis(ticks, report.results.train_length, "position in the window (tokens)")
     y_axis = {**_AXIS, "title": {"text": "nats per token"}}
     return {
-        "data": _context_traces(report, curves, visible=True, mode="lines", digits=4),
+        "data": _context_traces(report, curves, mode="lines"),
         "layout": _layout(report, x_axis, y_axis),
     }
 
@@ -156,6 +180,35 @@ def training_figure(report: Report) -> Trace | None:
 
 # --------------------------------------------------------------------------------------------------------------- parts
 
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What one entry of a menu shows."""
+
+    name: str
+    traces: list[Trace]
+    x_axis: Trace
+    y_axis: Trace
+    more_axes: Trace = dataclasses.field(default_factory=dict)
+
+
+def _by_menu(report: Report, views: Sequence[_View]) -> Trace:
+    """A figure that shows the first view, and the others by a menu."""
+    traces = [{**trace, "visible": number == 0} for number, view in enumerate(views) for trace in view.traces]
+    menu, start = [], 0
+    for view in views:
+        end = start + len(view.traces)
+        visible = [start <= i < end for i in range(len(traces))]
+        axes = {"yaxis": view.y_axis, "xaxis": view.x_axis, **view.more_axes}
+        menu.append({"label": view.name, "method": "update", "args": [{"visible": visible}, axes]})
+        start = end
+    layout = _layout(report, views[0].x_axis, views[0].y_axis)
+    layout["margin"]["t"] = 64
+    box = {"x": 0, "y": 1.04, "xanchor": "left", "yanchor": "bottom", "bgcolor": "#ffffff", "bordercolor": "#c9d1d9"}
+    layout["updatemenus"] = [{"buttons": menu, **box}]
+    return {"data": traces, "layout": layout}
+
+
 _AXIS: Trace = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "tickcolor": GRID, "automargin": True}
 
 
@@ -176,7 +229,7 @@ def _views(report: Report) -> list[tuple[str, str, dict[str, list[Point]]]]:
 
 
 def _context_traces(
-    report: Report, curves: dict[str, list[Point]], visible: bool, mode: str = "lines+markers", digits: int = 4
+    report: Report, curves: dict[str, list[Point]], mode: str = "lines+markers", digits: int = 4
 ) -> list[Trace]:
     """A band and a line for each variant; the line tells its interval when pointed at."""
     traces: list[Trace] = []
@@ -185,7 +238,7 @@ def _context_traces(
             continue
         look, label = looks(report)[variant], report.label(variant)
         banded = [point for point in curve if point.interval.low is not None]
-        common = {"type": "scatter", "legendgroup": variant, "name": label, "visible": visible}
+        common = {"type": "scatter", "legendgroup": variant, "name": label}
         x = [point.context for point in banded]
         traces.append(
             {
@@ -282,7 +335,7 @@ def _layout(report: Report, x_axis: Trace, y_axis: Trace) -> Trace:
         ],
         "annotations": [
             {
-                "x": math.log10(length),
+                "x": math.log10(length) if x_axis.get("type") == "log" else length,
                 "y": 1,
                 "yref": "paper",
                 "text": "training length L",

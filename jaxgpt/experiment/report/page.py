@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Callable
 from html import escape
@@ -80,7 +79,8 @@ def page(report: Report) -> str:
             _header(report, title),
             *_claims(report),
             _curves(report, "Perplexity against context", interactive.contexts_figure, "contexts"),
-            *_accuracy(report),
+            _curves(report, "Accuracy", interactive.accuracy_figure, "accuracy"),
+            _curves(report, "Accuracy by depth", interactive.depth_figure, "depths"),
             *_measured(report),
             _curves(report, "Loss by position", interactive.position_figure, "positions"),
             _curves(report, "Training", interactive.training_figure, "training"),
@@ -166,16 +166,6 @@ def _curves(report: Report, title: str, make: Callable[[Report], interactive.Tra
     if figure is None:
         return ""
     return f'<h2>{escape(title)}</h2><section class="card">{interactive.to_div(figure, name)}</section>'
-
-
-def _accuracy(report: Report) -> list[str]:
-    """The figures of accuracy, as pictures inside the page."""
-    parts = []
-    for caption, png in accuracy.figures(report).values():
-        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        image = f'<img src="{source}" alt="{escape(caption)}" style="max-width: 100%">'
-        parts.append(f'<section class="card">{image}<p class="note">{escape(caption)}</p></section>')
-    return ["<h2>Accuracy</h2>", *parts] if parts else []
 
 
 def _measured(report: Report) -> list[str]:

@@ -52,9 +52,12 @@ def png(figure: Figure) -> bytes:
 
 
 def looks(report: Report) -> dict[str, Look]:
-    """Variant -> look, by the order of the variants; baselines are grey and dotted."""
+    """Variant -> look, by the order of the variants; those of one label (in several panels) look alike, baselines are
+    grey and dotted."""
     found = {}
-    for number, variant in enumerate(report.results.variants):
+    labels = list(dict.fromkeys(map(report.label, report.results.variants)))
+    for variant in report.results.variants:
+        number = labels.index(report.label(variant))
         marker, symbol = MARKERS[number % len(MARKERS)]
         line, dash = _DASHES[number // len(COLOURS) % len(_DASHES)]
         found[variant] = Look(COLOURS[number % len(COLOURS)], marker, symbol, line, dash)

@@ -6,6 +6,7 @@ import pytest
 
 from jaxgpt.experiment.report import Report, accuracy, tables
 from jaxgpt.experiment.report.figures import figures
+from jaxgpt.experiment.report.interactive import accuracy_figure, depth_figure
 from jaxgpt.experiment.report.markdown import markdown
 from jaxgpt.experiment.report.page import page
 from jaxgpt.experiment.results import Results, Row
@@ -52,12 +53,38 @@ def test_pages_show_it_and_no_perplexity(report):
     assert "## Copying: exact match" in text
     assert "](passkey_accuracy_by_depth.png)" in text
     assert "erplexity" not in text
-    assert html.count('<img src="data:image/png;base64,') == 3
+    for name in ("accuracy", "depths"):
+        assert f'id="{name}"' in html
     assert "Context gate" not in html
     assert not tables.gates(report).rows
+
+
+def test_interactive_curves_show_a_panel_at_a_time(report):
+    figure = accuracy_figure(report)
+    assert figure is not None
+    names = [button["label"] for button in figure["layout"]["updatemenus"][0]["buttons"]]
+    assert names == [table.title for table in accuracy.tables(report)]
+    lines = [trace for trace in figure["data"] if "text" in trace]
+    assert [trace["name"] for trace in lines[:3]] == ["NoPE", "RoPE", "NoPE"]
+    assert lines[0]["line"]["color"] == lines[2]["line"]["color"] != lines[1]["line"]["color"]
+    assert (lines[1]["x"], lines[1]["y"]) == ([10, 20, 40], [pytest.approx(0.49)] * 3)
+    assert figure["layout"]["annotations"][0]["x"] == 20
+
+
+def test_interactive_heat_maps_stand_side_by_side(report):
+    figure = depth_figure(report)
+    assert figure is not None
+    assert [trace["type"] for trace in figure["data"]] == ["heatmap"] * 3
+    assert [trace["xaxis"] for trace in figure["data"]] == ["x", "x2", "x3"]
+    ends = [figure["layout"][axis]["domain"] for axis in ("xaxis", "xaxis2", "xaxis3")]
+    assert all(0 <= low < high <= 1 for low, high in ends)
+    assert ends[0][1] < ends[1][0] < ends[1][1] < ends[2][0]
+    assert figure["data"][1]["z"] == [[pytest.approx(0.49)] * 3] * 3
+    assert figure["data"][1]["y"] == ["0%", "50%", "100%"]
 
 
 def test_reports_without_accuracy_have_none(trial):
     report = Report("x", "Does it work?", trial(), [])
     assert accuracy.tables(report) == []
     assert accuracy.figures(report) == {}
+    assert accuracy_figure(report) is depth_figure(report) is None
