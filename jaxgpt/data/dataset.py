@@ -78,8 +78,3 @@ class Dataset:
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         """The same batches at every call, of data that training never sees; a row holds one document."""
         raise TypeError(f"{type(self).__qualname__} must define validation_batches()")
-
-
-def prepare(config: DataConfig, cache_dir: Path | None = None) -> Dataset:
-    """`config.prepare(cache_dir)`."""
-    return config.prepare(cache_dir)

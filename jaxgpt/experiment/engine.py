@@ -62,7 +62,6 @@ def prepare(plan: Plan) -> dict[str, Size]:
     Returns the size of every arm by variant name. Raises DataError where the text is too little for the evaluations, or
     is not the text that earlier runs of this plan were trained on.
     """
-    from jaxgpt.data.dataset import prepare as prepare_dataset
     from jaxgpt.evaluate.measure import check
 
     built: dict[str, Dataset] = {}
@@ -71,7 +70,7 @@ def prepare(plan: Plan) -> dict[str, Size]:
         data = arm.training.data
         digest = content_hash(data)
         if digest not in built:
-            built[digest] = prepare_dataset(data)
+            built[digest] = data.prepare()
         check(arm.evaluation, built[digest], arm.measured_in)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:

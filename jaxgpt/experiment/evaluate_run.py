@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 SECTIONS = ("model", "evaluate", "extend")
 
 
-def measure(directory: Path, overrides: Sequence[str] = (), length: int | None = None) -> list[Measurement]:
-    """Measurements of the newest weights of a run.
+def measure(directory: Path, overrides: Sequence[str] = (), length: int | None = None) -> tuple[list[Measurement], int]:
+    """Measurements of the newest weights of a run, and L.
 
     Args:
       overrides: `PATH=VALUE` in the sections model (what changes no parameter), evaluate and extend (the scaling that
@@ -40,7 +40,6 @@ def measure(directory: Path, overrides: Sequence[str] = (), length: int | None =
       ConfigError: an override is wrong, or the model has no rope to extend.
       DataError: the text is too little, or no longer has the run's tokenizer.
     """
-    from jaxgpt.data.dataset import prepare
     from jaxgpt.data.tokenizers.base import require_same_tokenizer
     from jaxgpt.evaluate.config import EvaluationConfig, default_evaluation
     from jaxgpt.evaluate.measure import check, evaluate
@@ -59,12 +58,12 @@ def measure(directory: Path, overrides: Sequence[str] = (), length: int | None =
     evaluation = decode(EvaluationConfig, raw["evaluate"], "evaluate")
     wanted = extended(decode(ModelConfig, raw["model"], "model"), raw.get("extend"), config)
     prepare_jax(config.threads)
-    dataset = prepare(config.data)
+    dataset = config.data.prepare()
     length = length or config.data.reference_length
     check(evaluation, dataset, length)
     model, tokenizer = load_model(directory, wanted)
     require_same_tokenizer(tokenizer.fingerprint, dataset.tokenizer, str(directory))
-    return evaluate(model_scorer(model), evaluation, dataset, length)
+    return evaluate(model_scorer(model), evaluation, dataset, length), length
 
 
 def table(measurements: Sequence[Measurement], length: int) -> Table:
@@ -96,12 +95,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides")
     options = parser.parse_args(arguments)
     try:
-        from jaxgpt.train.run import read_config
-
         if options.length is not None and options.length < 1:
             raise ConfigError(f"--length {options.length}: expected 1 or more")
-        length = options.length or read_config(options.run).data.reference_length
-        found = measure(options.run, options.overrides, length)
+        found, length = measure(options.run, options.overrides, options.length)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -54,7 +54,6 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
     """Train, or resume, or skip what is done; then evaluate each wanted arm on the weights."""
     os.environ.update(thread_environment(request["config"]["threads"]))  # before JAX starts its thread pool
 
-    from jaxgpt.data.dataset import prepare
     from jaxgpt.evaluate.scorer import model_scorer
     from jaxgpt.models.base import ModelConfig
     from jaxgpt.train.environment import prepare_jax
@@ -66,7 +65,7 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
         prepare_jax(config.threads)
     else:
         train(config, folder.path)
-    dataset = prepare(config.data)
+    dataset = config.data.prepare()
     for wanted in request["evaluations"]:
 
         def scorer(wanted: dict[str, Any] = wanted) -> Scorer:
@@ -78,13 +77,13 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
 
 def _baseline(folder: RunFolder, request: dict[str, Any]) -> None:
     """Count n-grams and evaluate them."""
-    from jaxgpt.data.dataset import DataConfig, prepare
+    from jaxgpt.data.dataset import DataConfig
     from jaxgpt.data.sources.text import TextDataset
     from jaxgpt.evaluate.ngram import NgramConfig
 
     raw = request["config"]
     config = decode(DataConfig, raw["data"], "data")
-    dataset = prepare(config)
+    dataset = config.prepare()
     assert isinstance(dataset, TextDataset)
     for wanted in request["evaluations"]:
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgpt.data.dataset import Dataset, prepare
+from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
@@ -49,7 +49,7 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     open_folder(directory, config)
     loop = None
     try:
-        dataset = prepare(config.data)
+        dataset = config.data.prepare()
         keep_tokenizer(directory, dataset)
         write_json(directory / "environment.json", describe_environment())
         loop = _Loop(config, directory, dataset)

@@ -32,9 +32,9 @@ def run(toy, monkeypatch):
 def test_a_run_is_measured_as_its_experiment_would(run, capsys):
     done = run.folder.evaluations()
     own, yarn = ([one["value"] for one in done[asked.hash]["measurements"]] for asked in run.evaluations)
-    assert [one.value for one in evaluate_run.measure(run.folder.path, FEW)] == own
+    assert [one.value for one in evaluate_run.measure(run.folder.path, FEW)[0]] == own
     extend = ["extend.type=yarn", "extend.factor=4"]
-    assert [one.value for one in evaluate_run.measure(run.folder.path, [*FEW, *extend])] == yarn
+    assert [one.value for one in evaluate_run.measure(run.folder.path, [*FEW, *extend])[0]] == yarn
     assert evaluate_run.main(["--run", str(run.folder.path), "--set", *FEW, *extend]) == 0
     printed = capsys.readouterr().out
     assert "16 = L" in printed

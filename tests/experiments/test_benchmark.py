@@ -1,6 +1,5 @@
 """The benchmark at a size that takes no time."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,9 +9,6 @@ import numpy as np
 import pytest
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-without_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="compares with PyTorch: pip install -e '.[bench]'"
-)
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_wrong_numbers_of_rounds_are_refused(benchmark, capsys):
     assert "at least 1" in capsys.readouterr().err
 
 
-@without_torch
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # what torch warns of at import is torch's business
 def test_torch_twin_computes_the_same_loss_and_trains_alike(benchmark):
     size = benchmark.SIZES["tiny"]
@@ -74,7 +70,7 @@ def test_torch_twin_computes_the_same_loss_and_trains_alike(benchmark):
     assert losses[-1][0] < losses[0][0]
 
 
-@without_torch
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 def test_another_model_in_torch_is_refused(benchmark, monkeypatch):
     monkeypatch.setattr(benchmark, "torch_trainer", lambda *_: (1.0, lambda: None))

@@ -221,7 +221,7 @@ def test_another_tokenizer_in_the_folder_is_refused(tiny, tmp_path):
 
 
 def test_a_tokenizer_is_kept_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
-    dataset = loop.prepare(tiny().data)
+    dataset = tiny().data.prepare()
 
     def half(self, directory):
         directory.mkdir()

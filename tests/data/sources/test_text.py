@@ -13,7 +13,7 @@ import pytest
 from jaxgpt.config import content_hash, decode, encode, read_yaml
 from jaxgpt.data.corpora.sotu import SotuConfig
 from jaxgpt.data.corpora.text import TextConfig
-from jaxgpt.data.dataset import DataConfig, prepare
+from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.sources import text as text_module
 from jaxgpt.data.sources.text import TextDataConfig, split_documents
 from jaxgpt.data.tokenizers.byte import ByteConfig
@@ -36,7 +36,7 @@ def contents(dataset) -> list[tuple[str, str]]:
 
 
 def test_every_document_is_in_one_part_as_it_was(folder, texts):
-    dataset = prepare(config_of(folder))
+    dataset = config_of(folder).prepare()
     assert sorted(contents(dataset)) == [(f"{number:02d}.txt", text) for number, text in enumerate(texts)]
     assert (dataset.train.num_documents, dataset.validation.num_documents) == (11, 1)
     assert (dataset.train.name, dataset.validation.name) == ("train", "validation")
@@ -48,31 +48,31 @@ def test_a_corpus_with_a_validation_set_of_its_own_is_split_by_it(folder, tmp_pa
     for name in ("a.txt", "b.txt"):
         (held / name).write_text(f"{name} of the validation set, with an Ω")
     corpus = TextConfig(path=str(folder), validation_path=str(held))
-    dataset = prepare(TextDataConfig(corpus=corpus, tokenizer=CharacterConfig(), validation_fraction=0.9))
+    dataset = TextDataConfig(corpus=corpus, tokenizer=CharacterConfig(), validation_fraction=0.9).prepare()
     assert dataset.train.num_documents == len(texts)
     assert dataset.validation.names == ("validation/a.txt", "validation/b.txt")
     assert "Ω" not in dataset.tokenizer.pieces
 
 
 def test_a_tuning_split_is_taken_from_the_training_documents_alone(folder):
-    whole, tuning = prepare(config_of(folder)), prepare(config_of(folder).for_tuning(0.3))
+    whole, tuning = config_of(folder).prepare(), config_of(folder).for_tuning(0.3).prepare()
     assert not set(whole.validation.names) & {*tuning.train.names, *tuning.validation.names}
     assert {*tuning.train.names, *tuning.validation.names} == set(whole.train.names)
     assert (tuning.train.num_documents, tuning.validation.num_documents) == (8, 3)
     assert tuning.fingerprint != whole.fingerprint
-    assert prepare(config_of(folder)).fingerprint == whole.fingerprint
+    assert config_of(folder).prepare().fingerprint == whole.fingerprint
     assert content_hash(config_of(folder).for_tuning(0.0)) == content_hash(config_of(folder))
     with pytest.raises(DataError, match=r"1 document\(s\) are left to tune on"):
-        prepare(config_of(folder, validation_fraction=0.95).for_tuning(0.3))
+        config_of(folder, validation_fraction=0.95).for_tuning(0.3).prepare()
     with pytest.raises(ConfigError, match="tuning_fraction: must be at least 0 and below 1"):
         decode(DataConfig, {"type": "text", "tuning_fraction": 1.5})
 
 
 def test_the_tokenizer_never_sees_validation_text(folder):
-    held_out = prepare(config_of(folder)).validation.names[0]
+    held_out = config_of(folder).prepare().validation.names[0]
     with (folder / held_out).open("a") as file:
         file.write("Ω")
-    dataset = prepare(config_of(folder))
+    dataset = config_of(folder).prepare()
     assert dataset.validation.names == (held_out,)
     assert "Ω" not in dataset.tokenizer.pieces
     assert dataset.tokenizer.decode(dataset.validation.document(0)).endswith("Ω")
@@ -82,32 +82,32 @@ def test_is_prepared_once_and_again_when_anything_changes(folder, monkeypatch):
     built = []
     build = text_module._build
     monkeypatch.setattr(text_module, "_build", lambda *arguments: built.append(1) or build(*arguments))
-    first, again = prepare(config_of(folder)), prepare(config_of(folder, sequence_length=7, packing="documents"))
+    first, again = config_of(folder).prepare(), config_of(folder, sequence_length=7, packing="documents").prepare()
     assert len(built) == 1
     assert first.fingerprint == again.fingerprint
     np.testing.assert_array_equal(first.train.tokens, again.train.tokens)
     others = [
-        prepare(config_of(folder, split_seed=1)),
-        prepare(config_of(folder, validation_fraction=0.5)),
-        prepare(config_of(folder, tokenizer=ByteConfig())),
+        config_of(folder, split_seed=1).prepare(),
+        config_of(folder, validation_fraction=0.5).prepare(),
+        config_of(folder, tokenizer=ByteConfig()).prepare(),
     ]
     (folder / "00.txt").write_text("changed")
-    others.append(prepare(config_of(folder)))
+    others.append(config_of(folder).prepare())
     assert len(built) == 5
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
     assert others[0].corpus_fingerprint == first.corpus_fingerprint != others[-1].corpus_fingerprint
 
 
 def test_the_same_text_elsewhere_gives_the_same_fingerprint(folder, tmp_path):
-    here = prepare(config_of(folder), tmp_path / "one")
+    here = config_of(folder).prepare(tmp_path / "one")
     moved = folder.rename(tmp_path / "elsewhere")
-    there = prepare(config_of(moved), tmp_path / "two")
+    there = config_of(moved).prepare(tmp_path / "two")
     assert here.fingerprint == there.fingerprint
     assert here.tokenizer.fingerprint == there.tokenizer.fingerprint
 
 
 def test_what_was_prepared_is_recorded(folder, cache):
-    dataset = prepare(config_of(folder))
+    dataset = config_of(folder).prepare()
     [path] = cache.glob("data/*/dataset.json")
     about = json.loads(path.read_text())
     assert about["corpus"] == {**encode(TextConfig(path=str(folder))), "fingerprint": dataset.corpus_fingerprint}
@@ -116,27 +116,27 @@ def test_what_was_prepared_is_recorded(folder, cache):
 
 @pytest.mark.parametrize("name", ["train.tokens", "validation.offsets", "tokenizer/tokenizer.json", "dataset.json"])
 def test_a_damaged_cache_is_built_again(folder, cache, name):
-    before = contents(prepare(config_of(folder)))
+    before = contents(config_of(folder).prepare())
     [path] = cache.glob(f"data/*/{name}")
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 0x5A
     path.write_bytes(raw)
-    assert contents(prepare(config_of(folder))) == before
+    assert contents(config_of(folder).prepare()) == before
 
 
 def test_several_at_once(folder, cache):
     with ThreadPoolExecutor(4) as pool:
-        datasets = list(pool.map(prepare, [config_of(folder)] * 4))
+        datasets = list(pool.map(DataConfig.prepare, [config_of(folder)] * 4))
     assert len({dataset.fingerprint for dataset in datasets}) == 1
     assert len(list(cache.glob("data/*/dataset.json"))) == 1
 
 
 def test_warm_start_is_quick_and_reads_no_text(monkeypatch):
     config = TextDataConfig(tokenizer=ByteConfig())
-    cold = prepare(config)
+    cold = config.prepare()
     monkeypatch.setattr(SotuConfig, "documents", lambda self: pytest.fail("read the text again"))
     started = time.perf_counter()
-    warm = prepare(config)
+    warm = config.prepare()
     assert time.perf_counter() - started < 1  # 0.05 s; the machine may be busy
     assert warm.fingerprint == cold.fingerprint
     assert warm.train.num_tokens + warm.validation.num_tokens > 12_000_000
@@ -148,8 +148,8 @@ def test_one_document_cannot_be_split_but_can_be_cut(folder, texts):
     path = str(folder / "book.txt")
     message = r"^data\.corpus: 1 document\(s\), but one .*; add files, or .*data\.corpus\.document_characters=20000$"
     with pytest.raises(DataError, match=message):
-        prepare(config_of(path))
-    dataset = prepare(config_of(path, corpus=TextConfig(path=path, document_characters=1000)))
+        config_of(path).prepare()
+    dataset = config_of(path, corpus=TextConfig(path=path, document_characters=1000)).prepare()
     assert "".join(text for _, text in sorted(contents(dataset))) == lines
 
 

@@ -1,4 +1,4 @@
-"""Frequencies and attention factors of the RoPE scalings against transformers' own functions (extra `hf`)."""
+"""Frequencies and attention factors of the RoPE scalings against transformers' own functions: `pytest -m torch`, with the extra `hf`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from jaxgpt.nn.position.rope_scaling import (
     YarnConfig,
 )
 
-pytest.importorskip("torch", reason="compares with transformers: pip install -e '.[hf]'")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # their imports', not ours
-    transformers = pytest.importorskip("transformers", reason="compares with transformers: pip install -e '.[hf]'")
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+pytestmark = pytest.mark.torch
 
 ORIGINAL, HEAD = 4096, 64
 SHORT = tuple(1 + 0.01 * np.arange(HEAD // 2))
@@ -44,10 +40,19 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def transformers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their imports', not ours
+        import transformers
+        import transformers.modeling_rope_utils
+    return transformers
+
+
 @pytest.mark.parametrize("length", [100, ORIGINAL, 4 * ORIGINAL])
 @pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
 @pytest.mark.parametrize(("ours", "theirs"), CASES, ids=[f"{case[1]['rope_type']}-{n}" for n, case in enumerate(CASES)])
-def test_frequencies_and_attention_factor(ours: ScalingConfig, theirs: dict, theta, length):
+def test_frequencies_and_attention_factor(transformers, ours: ScalingConfig, theirs: dict, theta, length):
     parameters = {"rope_theta": theta, "factor": ours.factor, **theirs}
     if theirs["rope_type"] in ("yarn", "llama3", "longrope"):
         parameters["original_max_position_embeddings"] = ORIGINAL
@@ -58,7 +63,8 @@ def test_frequencies_and_attention_factor(ours: ScalingConfig, theirs: dict, the
         max_position_embeddings=ORIGINAL,
         rope_parameters=parameters,
     )
-    wanted, wanted_factor = ROPE_INIT_FUNCTIONS[theirs["rope_type"]](config, "cpu", seq_len=length)
+    function = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[theirs["rope_type"]]
+    wanted, wanted_factor = function(config, "cpu", seq_len=length)
     frequencies, factor = ours.scale(Spectrum(theta, HEAD, ORIGINAL), jnp.array([[length]]))
     np.testing.assert_allclose(np.asarray(frequencies).reshape(-1), wanted.numpy(), rtol=1e-6)
     assert factor == pytest.approx(wanted_factor, rel=1e-6)
