@@ -126,7 +126,7 @@ def test_a_damaged_cache_is_built_again(folder, cache, name):
 
 def test_several_at_once(folder, cache):
     with ThreadPoolExecutor(4) as pool:
-        datasets = list(pool.map(DataConfig.prepare, [config_of(folder)] * 4))
+        datasets = list(pool.map(TextDataConfig.prepare, [config_of(folder)] * 4))
     assert len({dataset.fingerprint for dataset in datasets}) == 1
     assert len(list(cache.glob("data/*/dataset.json"))) == 1
 
