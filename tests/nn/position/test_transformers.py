@@ -1,4 +1,4 @@
-"""Frequencies and attention factors of the RoPE scalings against transformers' own functions: `pytest -m torch`, with the extra `hf`."""
+"""Frequencies and attention factors of the RoPE scalings against those of transformers (`pytest -m torch`)."""
 
 from __future__ import annotations
 
