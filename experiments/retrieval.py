@@ -1,7 +1,7 @@
 """How far back can a small model find a key that is hidden in text, by positional encoding?
 
-Models learn to find a key in windows of L tokens of the default corpus and are tried at all depths of contexts from L to
-8L, in text held out: one key, and the one of four that is asked for. Perplexity says nothing about this.
+Models learn to find a key in windows of L tokens of the default corpus and are tried at all depths of contexts from L
+to 8L, in text held out: one key, and the one of four that is asked for. Perplexity says nothing about this.
 """
 
 from __future__ import annotations
