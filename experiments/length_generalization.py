@@ -26,6 +26,7 @@ TASKS = {
     "parity": ("Parity (chance 0.5)", {"type": "parity"}, ("nope", "rope")),
 }
 BEYOND = (1.25, 1.5, 1.75, 2.0)  # lengths that training never saw, in L
+SYMBOLS = "task_token_accuracy"
 SOURCE = "Kazemnejad et al. 2023, arXiv:2305.19466"
 
 
@@ -43,9 +44,9 @@ def variants() -> list[Variant]:
     return found
 
 
-def beyond(variant: str):
-    """Mean share right over the lengths that training never saw."""
-    return accuracy(variant, *BEYOND)
+def beyond(variant: str, metric: str = "task_exact_match"):
+    """Mean share right over the lengths that training never saw: of whole answers, or of their symbols."""
+    return accuracy(variant, *BEYOND, metric=metric)
 
 
 def claims() -> list[Claim]:
@@ -71,6 +72,15 @@ def claims() -> list[Claim]:
             test=at_most(accuracy("copy-rope", 2), 0.1),
             gate=None,
             source=SOURCE,
+        ),
+        *(
+            Claim(
+                name=f"Copying: {ENCODINGS[one][0]} against {ENCODINGS[other][0]} beyond L, single symbols",
+                statement="Where no whole answer is right, some of its symbols may be. Shown and not judged.",
+                test=show(beyond(f"copy-{one}", SYMBOLS) - beyond(f"copy-{other}", SYMBOLS)),
+                gate=None,
+            )
+            for one, other in (("alibi", "nope"), ("nope", "rope"))
         ),
         *(
             Claim(
