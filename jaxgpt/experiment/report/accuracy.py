@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
@@ -61,12 +62,18 @@ def table(report: Report, metric: str, panel: str, variants: Sequence[str]) -> T
         cells = {point.context: cell(point.interval, "share") for point in points(report.results, variant, metric)}
         rows.append([report.label(variant), *(cells.get(context, "–") for context in contexts)])
     columns = ["variant", *headings(contexts, report.results.train_length)]
-    return Table(" ".join(filter(None, [f"{panel}:" * bool(panel), title(metric)])), columns, rows, _NOTE)
+    return Table(title(metric, panel), columns, rows, _NOTE)
 
 
-def title(metric: str) -> str:
-    """`task_exact_match` -> `exact match`."""
-    return metric.removeprefix("task_").replace("_", " ")
+def title(metric: str, panel: str = "") -> str:
+    """`task_exact_match` -> `Exact match`, in a panel `Copying: exact match`."""
+    words = metric.removeprefix("task_").replace("_", " ")
+    return f"{panel}: {words}" if panel else words.capitalize()
+
+
+def spread(lengths: Sequence[int]) -> bool:
+    """Whether lengths lie so far apart that a logarithmic axis shows them better."""
+    return bool(lengths) and max(lengths) > 4 * min(lengths)
 
 
 # ----------------------------------------------------------------------------------------------------------- heat maps
@@ -100,10 +107,10 @@ def figures(report: Report) -> dict[str, tuple[str, bytes]]:
     """File name -> (caption, PNG): curves of every accuracy, and a heat map of every one measured at depths."""
     drawn = {}
     for metric in metrics(report):
-        caption = f"Share right ({title(metric)}) by length, mean over seeds with its 95% t interval; L dashed."
+        caption = f"{title(metric)}: share right by length, mean over seeds with its 95% t interval; L dashed."
         drawn[f"{metric}.png"] = (caption, _curves(report, metric))
     for name in by_depth(report):
-        caption = f"{title(name).capitalize()} by depth of the needle (0: at the start) and context, mean over seeds."
+        caption = f"{title(name)} by depth of the needle (0: at the start) and context, mean over seeds."
         drawn[f"{name}_by_depth.png"] = (caption, _heat_maps(report, name))
     return drawn
 
@@ -140,6 +147,12 @@ def _curves(report: Report, metric: str) -> bytes:
             lines[label] = line
         axes.axvline(report.results.train_length, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.set_ylim(-0.03, 1.03)
+        lengths = sorted({point.context for variant in variants for point in points(report.results, variant, metric)})
+        if spread(lengths):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_locator(FixedLocator(lengths))
+            axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in lengths]))
         axes.set_title(panel or title(metric), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("length", fontsize=9, color=MUTED)
         axes.grid(True, color=GRID, linewidth=0.8)

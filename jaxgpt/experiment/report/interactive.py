@@ -73,10 +73,9 @@ def accuracy_figure(report: Report) -> Trace | None:
         for panel, variants in accuracy.panels(report, metric).items():
             curves = {variant: points(report.results, variant, metric) for variant in variants}
             lengths = sorted({point.context for curve in curves.values() for point in curve})
-            texts = [f"{length}<br>{in_lengths(length, report.results.train_length)}" for length in lengths]
-            x_axis = {**_AXIS, "tickvals": lengths, "ticktext": texts, "title": {"text": "length"}}
-            y_axis = {**_AXIS, "range": [-0.03, 1.03], "title": {"text": "share right"}}
-            name = ": ".join(filter(None, [panel, accuracy.title(metric)]))
+            x_axis = _length_axis(lengths, report.results.train_length)
+            y_axis = {**_AXIS, "range": [-0.03, 1.1], "title": {"text": "share right"}}
+            name = accuracy.title(metric, panel)
             views.append(_View(name, _context_traces(report, curves, digits=3), x_axis, y_axis))
     return _by_menu(report, views) if views else None
 
@@ -286,6 +285,13 @@ def _log2_axis(ticks: Sequence[int], length: int, title: str) -> Trace:
     ends = [math.log10(ticks[0]) - 0.04, math.log10(ticks[-1]) + 0.04]
     texts = [f"{tick}<br>{in_lengths(tick, length)}" for tick in ticks]
     return {**_AXIS, "type": "log", "range": ends, "tickvals": list(ticks), "ticktext": texts, "title": {"text": title}}
+
+
+def _length_axis(lengths: Sequence[int], train_length: int) -> Trace:
+    if accuracy.spread(lengths):
+        return _log2_axis(lengths, train_length, "length")
+    texts = [f"{length}<br>{in_lengths(length, train_length)}" for length in lengths]
+    return {**_AXIS, "tickvals": list(lengths), "ticktext": texts, "title": {"text": "length"}}
 
 
 def _log_axis(curves: dict[str, list[Point]], title: str) -> Trace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from jaxgpt.experiment.report import Report, accuracy, tables
@@ -81,6 +83,22 @@ def test_interactive_heat_maps_stand_side_by_side(report):
     assert ends[0][1] < ends[1][0] < ends[1][1] < ends[2][0]
     assert figure["data"][1]["z"] == [[pytest.approx(0.49)] * 3] * 3
     assert figure["data"][1]["y"] == ["0%", "50%", "100%"]
+
+
+def test_lengths_far_apart_have_a_logarithmic_axis(report):
+    rows = [
+        dataclasses.replace(row, context=8 * row.context) if row.context == 40 else row for row in report.results.rows
+    ]
+    far = dataclasses.replace(report, results=Results(rows, 20, ARMS))
+    for one, kind in ((report, None), (far, "log")):
+        figure = accuracy_figure(one)
+        assert figure is not None
+        assert figure["layout"]["xaxis"].get("type") == kind
+    assert accuracy.figures(far)["task_exact_match.png"] != accuracy.figures(report)["task_exact_match.png"]
+    assert (accuracy.title("task_exact_match"), accuracy.title("task_exact_match", "Copying")) == (
+        "Exact match",
+        "Copying: exact match",
+    )
 
 
 def test_reports_without_accuracy_have_none(trial):
