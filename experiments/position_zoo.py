@@ -2,7 +2,8 @@
 
 One arm per kind in `jaxgpt/nn/position/`, found by name, so that a new file is a new arm; KERPLE also in its power
 form, attention kinds that find positions in the content (FoX, CoPE), and RoPE with scores that grow with the logarithm
-of the context (SSMax). The report ranks the arms at the training length and at four times of it.
+of the context (SSMax). Learning rates are chosen per arm first, for a rank that a rate decides says nothing. The report
+ranks the arms at the training length and at four times of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from jaxgpt.config import encode
 from jaxgpt.experiment import published
 from jaxgpt.experiment.claims import Claim, nll, show
-from jaxgpt.experiment.spec import Variant
+from jaxgpt.experiment.spec import Tuning, Variant
 from jaxgpt.nn.position.base import PositionConfig
 from jaxgpt.registry import kinds
 
@@ -38,6 +39,10 @@ def variants() -> list[Variant]:
 
 def _summary(config_class: type) -> str:
     return (config_class.__doc__ or "").split("(", 1)[0].split(".", 1)[0].strip()
+
+
+def tuning() -> Tuning:
+    return Tuning()
 
 
 def claims() -> list[Claim]:

@@ -132,9 +132,12 @@ class _Work:
 
 
 def _work(plan: Plan, tune: bool | None) -> _Work:
-    """What there is to do as things stand. `tune`: whether to choose learning rates; None: as the experiment says."""
-    tuning = plan.experiment.tuning or (Tuning() if tune else None)
-    if tuning is None or tune is False:
+    """What there is to do as things stand. `tune`: whether to choose learning rates; None: as the experiment says, at
+    scales where that means anything."""
+    tuning = plan.experiment.tuning if tune is None and plan.scale.tune else None
+    if tune:
+        tuning = plan.experiment.tuning or Tuning()
+    if tuning is None:
         return _Work(plan)
     trials = grid_plan(plan, tuning)
     choices = choose(plan, trials, tuning)

@@ -91,12 +91,13 @@ def share(fraction: float) -> Callable[[Any], Any]:
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """How large an experiment runs: the number of seeds and a partial run configuration; `for_data` has more of both
-    for experiments on one kind of data."""
+    for experiments on one kind of data. `tune`: whether learning rates are chosen where the experiment has a sweep."""
 
     name: str
     seeds: int
     config: Mapping[str, Any]
     description: str = ""
+    tune: bool = True
     for_data: Mapping[str, Scale] = dataclasses.field(default_factory=dict)
 
     def on(self, kind: str) -> Scale:
@@ -104,7 +105,7 @@ class Scale:
         if kind not in self.for_data:
             return dataclasses.replace(self, for_data={})
         over = self.for_data[kind]
-        return Scale(self.name, over.seeds, merge(self.config, over.config), self.description)
+        return dataclasses.replace(self, seeds=over.seeds, config=merge(self.config, over.config), for_data={})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +244,8 @@ def list_scales(configs: Path) -> list[str]:
 
 
 def load_scale(name: str, configs: Path) -> Scale:
-    """The scale `configs/scale/NAME.yaml`: keys `seeds`, `config`, and optionally `description` and `for_data`, which
-    has `config` and `seeds` (both optional) by kind of data."""
+    """The scale `configs/scale/NAME.yaml`: keys `seeds`, `config`, and optionally `description`, `tune` and
+    `for_data`, which has `config` and `seeds` (both optional) by kind of data."""
     existing = list_scales(configs)
     if name not in existing:
         raise ConfigError(f"--scale: no scale is called {name!r}{nearest(name, existing)}")
@@ -253,7 +254,7 @@ def load_scale(name: str, configs: Path) -> Scale:
     for_data = raw.pop("for_data", {})
     if not isinstance(for_data, Mapping):
         raise ConfigError(f"{path}: for_data: must be a mapping from kinds of data")
-    scale = _scale(name, raw, {"description", "seeds", "config"}, str(path))
+    scale = _scale(name, raw, {"description", "tune", "seeds", "config"}, str(path))
     parts = {}
     for kind, part in for_data.items():
         lookup(DataConfig, kind, f"{path}: for_data")
@@ -271,7 +272,10 @@ def _scale(name: str, raw: Mapping[str, Any], known: set[str], where: str) -> Sc
         raise ConfigError(f"{where}: config: must be a mapping")
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise ConfigError(f"{where}: seeds: expected a whole number, 1 or more, got {seeds!r}")
-    return Scale(name, seeds, config, str(raw.get("description", "")))
+    tune = raw.get("tune", True)
+    if not isinstance(tune, bool):
+        raise ConfigError(f"{where}: tune: expected true or false, got {tune!r}")
+    return Scale(name, seeds, config, str(raw.get("description", "")), tune)
 
 
 # -------------------------------------------------------------------------------------------------------------- layers

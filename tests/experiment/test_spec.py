@@ -74,6 +74,7 @@ def test_scales(toy):
         ("seeds: 0\nconfig: {}\n", "seeds: expected a whole number"),
         ("seeds: true\nconfig: {}\n", "seeds: expected a whole number"),
         ("seeds: 2\n", "config: must be a mapping"),
+        ("seeds: 2\ntune: 1\nconfig: {}\n", "tune: expected true or false, got 1"),
         ("seeds: 2\nconfig: {}\nfor_data: text\n", "for_data: must be a mapping from kinds of data"),
         ("seeds: 2\nconfig: {}\nfor_data: {texts: {}}\n", "for_data: no data is called 'texts'; did you mean 'text'"),
         ("seeds: 2\nconfig: {}\nfor_data: {text: {train: {}}}\n", "for_data.text: train: no such key"),
@@ -88,11 +89,12 @@ def test_scales_that_cannot_be(toy, text, message):
 
 def test_a_scale_has_more_for_a_kind_of_data(toy):
     (toy.configs / "scale" / "two.yaml").write_text(
-        "{seeds: 2, config: {train: {steps: 4}}, for_data: {text: {seeds: 5, config: {train: {batch_size: 3}}}}}"
+        "{seeds: 2, tune: false, config: {train: {steps: 4}}, "
+        "for_data: {text: {seeds: 5, config: {train: {batch_size: 3}}}}}"
     )
     scale = spec.load_scale("two", toy.configs)
-    assert scale.on("text") == Scale("two", 5, {"train": {"steps": 4, "batch_size": 3}})
-    assert scale.on("other") == Scale("two", 2, {"train": {"steps": 4}})
+    assert scale.on("text") == Scale("two", 5, {"train": {"steps": 4, "batch_size": 3}}, tune=False)
+    assert scale.on("other") == Scale("two", 2, {"train": {"steps": 4}}, tune=False)
 
 
 def test_the_kind_of_data_is_that_of_all_layers(tmp_path):

@@ -166,6 +166,29 @@ def test_from_the_command_line(toy, monkeypatch, capsys):
     assert sorted(done[7:]) == ["alibi", "rope"]
 
 
+def test_a_scale_may_leave_it_out(toy, capsys):
+    """Then only --tune asks for it."""
+    file = toy.experiments / "toy.py"
+    tuning = "\n\nfrom jaxgpt.experiment.spec import Tuning\n\n\ndef tuning():\n    return Tuning(factors=(1, 2))\n"
+    file.write_text(file.read_text() + tuning)
+    scale = toy.configs / "scale" / "small.yaml"
+    shown = {}
+    for text in (scale.read_text(), scale.read_text() + "tune: false\n"):
+        scale.write_text(text)
+        for option in ([], ["--tune"], ["--no-tune"]):
+            arguments = ["status", "--exp", "toy", "--scale", "small", "--runs-dir", str(toy.runs), *option]
+            assert cli.main(arguments, toy.experiments, toy.configs) == 0
+            shown["tune: false" in text, *option] = "tuning-rope-2x" in capsys.readouterr().out
+    assert shown == {
+        (False,): True,
+        (False, "--tune"): True,
+        (False, "--no-tune"): False,
+        (True,): False,
+        (True, "--tune"): True,
+        (True, "--no-tune"): False,
+    }
+
+
 @pytest.mark.parametrize(
     "wrong", [{"factors": (1.0,)}, {"factors": (1.0, 1.0)}, {"factors": (0.0, 1.0)}, {"steps": 2.0}]
 )
