@@ -31,6 +31,8 @@ def test_the_page_follows_from_the_stored_numbers(folder):
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_a_page_says_how_it_was_made_and_what_was_learned(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"python experiments/run.py --exp {folder.name}" in text
+    command = f"python experiments/run.py --exp {folder.name}"
+    assert f"\n    {command}\n" in text
+    assert f"\n{command}\n" in (folder / "report.md").read_text(encoding="utf-8")
     assert "What was learned:" in text
     assert "What stayed unresolved:" in text
