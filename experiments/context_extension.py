@@ -63,6 +63,7 @@ def claims() -> list[Claim]:
             statement="Without training, not interpolating the fast pairs is better than interpolating all.",
             test=any_of(at_most(yarn / linear, 1.0), at_most(perplexity("ntk", 4) / linear, 1.0)),
             headline=True,
+            gate=("yarn", "ntk"),
             source="Peng et al. 2023, arXiv:2309.00071; bloc97 2023; strong at 7B parameters",
         ),
         published.costs_little_at_home("yarn", "rope"),

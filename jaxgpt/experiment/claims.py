@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,14 +176,14 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
 # ------------------------------------------------------------------------------------------------------- context gate
 
 
-def context_gate(results: Results, variant: str) -> Gate:
+def context_gate(results: Results, variant: str, method: Method = T_TEST) -> Gate:
     """Whether a variant uses its context: on the fixed-target curve the cross entropy at context L lies at least 0.02
     nats below that at L/4, with an interval above zero."""
     try:
         values, _ = (nll(variant, 0.25) - nll(variant, 1)).per_seed(results)
     except MissingResult as error:
         return Gate(variant, None, None, str(error))
-    drop = statistics.t_interval(list(values.values()))
+    drop = method.interval(list(values.values()))
     if drop.low is None:
         return Gate(variant, drop, None, "one seed cannot tell")
     shown = f"nll(L/4) - nll(L) = {show_interval(drop)} nats"
@@ -214,9 +214,9 @@ def _finite(values: Any) -> bool:
     return all(map(math.isfinite, values))
 
 
-def _gate(arms: Sequence[str], results: Results) -> tuple[str, str]:
+def _gate(arms: Sequence[str], results: Results, method: Method) -> tuple[str, str]:
     """(state, reason): the arms that fail, else those that cannot be told, else `passed`."""
-    gates = [context_gate(results, arm) for arm in dict.fromkeys([best_in_range(results), *arms])]
+    gates = [context_gate(results, arm, method) for arm in dict.fromkeys([best_in_range(results), *arms])]
     for passed, state in ((False, "failed"), (None, "unknown")):
         found = [gate for gate in gates if gate.passed is passed]
         if found:
@@ -236,6 +236,7 @@ class _Case:
     found: Assessment | None
     gate: str
     obstacle: str  # why it cannot be judged, whatever the tests say
+    method: Method
 
 
 def evaluate_claims(
@@ -244,7 +245,7 @@ def evaluate_claims(
     *,
     level: float = LEVEL,
     minimum_seeds: int = MINIMUM_SEEDS,
-    method: Method = T_TEST,
+    methods: Mapping[str, Method] | None = None,
 ) -> list[Verdict]:
     """The verdict on every claim, in the order given. What is missing makes a claim `not resolved`, never an error.
 
@@ -255,7 +256,7 @@ def evaluate_claims(
       results: measurements of all seeds.
       level: of a one-sided test, and of the family of headline claims.
       minimum_seeds: fewer judge nothing; at least 2.
-      method: interval and test over seeds.
+      methods: interval and test over seeds by claim; the t test for claims that are not named.
 
     Raises:
       ValueError: two claims of the same name, or `minimum_seeds` below 2.
@@ -265,7 +266,7 @@ def evaluate_claims(
         raise ValueError(f"two claims have the same name: {sorted({name for name in names if names.count(name) > 1})}")
     if minimum_seeds < 2:
         raise ValueError("a verdict never comes from one seed")
-    cases = [_case(claim, results, minimum_seeds, method) for claim in claims]
+    cases = [_case(claim, results, minimum_seeds, (methods or {}).get(claim.name, T_TEST)) for claim in claims]
     support = _adjust(cases, "p_support")
     contradict = _adjust(cases, "p_contradict")
     family = sum(claim.headline for claim in claims)
@@ -275,9 +276,9 @@ def evaluate_claims(
 def _case(claim: Claim, results: Results, minimum_seeds: int, method: Method) -> _Case:
     try:
         found = claim.test.assess(results, method)
-        gate, why = _gate(claim.gate, results) if claim.judged and claim.gate is not None else ("none", "")
+        gate, why = _gate(claim.gate, results, method) if claim.judged and claim.gate is not None else ("none", "")
     except MissingResult as error:
-        return _Case(claim, None, "unknown", str(error))
+        return _Case(claim, None, "unknown", str(error), method)
     obstacle = ""
     if found.seeds < minimum_seeds:
         obstacle = f"too few seeds: {found.seeds} of at least {minimum_seeds}"
@@ -285,7 +286,7 @@ def _case(claim: Claim, results: Results, minimum_seeds: int, method: Method) ->
         obstacle = f"underfit: {why}"
     elif gate.startswith("unknown"):
         obstacle = f"whether the models use their context is unknown: {why}"
-    return _Case(claim, found, gate, obstacle)
+    return _Case(claim, found, gate, obstacle, method)
 
 
 def _adjust(cases: Sequence[_Case], side: str) -> dict[str, float]:
@@ -331,7 +332,7 @@ def _reason(case: _Case, outcome: Outcome, p_value: float | None, family: int, l
     if outcome == "not resolved":
         # The first of a family to be resolved is tested at this share of the level, each part at its share of that.
         share = level / family if case.claim.headline else level
-        pieces = [_unresolved(part, share / part.tests) for part in case.found.parts]
+        pieces = [_unresolved(part, share / part.tests, case.method) for part in case.found.parts]
     if p_value is not None:
         adjusted = f" after Holm over {family} headline claims" if case.claim.headline and family > 1 else ""
         pieces.append(f"p {_p(p_value)}{adjusted}")
@@ -343,14 +344,14 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
 
 
-def _unresolved(part: Part, level: float) -> str:
-    """What keeps a part from being resolved, and what so many seeds of such spread would have resolved."""
+def _unresolved(part: Part, level: float, method: Method) -> str:
+    """What keeps a part from being resolved, and what so many seeds of such spread resolve by a t test."""
     interval, bound = part.interval, part.bound
     assert bound is not None
     if interval.low is None or interval.high is None:
         return f"{part}: {interval.count} seeds exclude nothing"
     if interval.low <= bound <= interval.high:
-        return f"{part}: the interval crosses the bound {bound:g}{_power(part, level)}"
+        return f"{part}: the interval crosses the bound {bound:g}{_power(part, level) if method is T_TEST else ''}"
     near = (interval.mean <= bound) == (part.side == "<=")
     return f"{part}: the interval lies on the {'near' if near else 'far'} side of the bound {bound:g}"
 

@@ -101,7 +101,7 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
         results=results,
         documents=documents,
         noise=evaluation_noise(plan.experiment.claims, DocumentLosses(documents), results),
-        verdicts=evaluate_claims(plan.experiment.claims, results, method=looks.method(seen)),
+        verdicts=evaluate_claims(plan.experiment.claims, results, methods=looks.methods(seen)),
         curves=curves(plan),
         timings=clocked,
         runs=_run_table(plan),
@@ -187,7 +187,7 @@ def print_report(report: Report, index: Path, console: Console) -> None:
 
     if report.results.contexts(FIXED_TARGET):
         console.print(perplexity_table(report.results))
-    for metric in accuracy.metrics(report)[:1]:
+    for metric in accuracy.whole_answers(report):
         for panel, variants in accuracy.panels(report, metric).items():
             console.print(_accuracy_table(accuracy.table(report, metric, panel, variants)))
     if report.verdicts:

@@ -100,7 +100,9 @@ def _multiple(multiple: Fraction) -> str:
 
 def _single(text: str, scale: Literal["ratio", "difference"], variant: str, metric: str, multiple: float) -> Contrast:
     context = Fraction(multiple).limit_denominator(4096)
-    return Contrast(f"{text}_{variant}({_multiple(context)})", scale, ((1.0, (variant, metric, context)),))
+    protocol = metric.removesuffix("_nll").replace("_", " ")
+    where = "" if text not in ("nll", "PPL") or metric == FIXED_TARGET else f", {protocol}"
+    return Contrast(f"{text}_{variant}({_multiple(context)}{where})", scale, ((1.0, (variant, metric, context)),))
 
 
 def nll(variant: str, multiple: float, metric: str = FIXED_TARGET) -> Contrast:
@@ -207,6 +209,10 @@ class Bound:
         if self.contrast.scale == "ratio" and self.bound <= 0:
             raise ValueError(f"{self}: the bound of a ratio must be positive")
 
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return (self.contrast,)
+
     def __str__(self) -> str:
         unit = " nats" if self.contrast.scale == "difference" and self.contrast.text.startswith("nll") else ""
         return f"{self.contrast.text} {self.side} {self.bound:g}{unit}"
@@ -229,6 +235,10 @@ class Shown:
 
     contrast: Contrast
 
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return (self.contrast,)
+
     def __str__(self) -> str:
         return f"{self.contrast.text}, shown and not judged"
 
@@ -247,6 +257,10 @@ class AllOf:
     """
 
     parts: tuple[Test, ...]
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return tuple(contrast for part in self.parts for contrast in part.contrasts)
 
     def __str__(self) -> str:
         return " and ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
@@ -272,6 +286,10 @@ class AnyOf:
 
     parts: tuple[Test, ...]
 
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return tuple(contrast for part in self.parts for contrast in part.contrasts)
+
     def __str__(self) -> str:
         return " or ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)
 
@@ -288,7 +306,10 @@ class AnyOf:
 
 
 class Test(Protocol):
-    """A rule: its words by `str`, and what the data say to it."""
+    """A rule: its words by `str`, what it is about, and what the data say to it."""
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]: ...
 
     def assess(self, results: Results, method: Method = T_TEST) -> Assessment:
         """Raises MissingResult where the data lack what the rule needs."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jaxgpt.experiment.claims import Claim
-from jaxgpt.experiment.contrasts import AllOf, AnyOf, Bound, Contrast, Shown, Test
+from jaxgpt.experiment.contrasts import Contrast
 from jaxgpt.experiment.results import DocumentLoss, MissingResult, Results
 
 DRAWS = 2000
@@ -83,20 +83,11 @@ class DocumentLosses:
         return documents, pairs[:, :, 0], pairs[:, :, 1]
 
 
-def contrasts_of(test: Test) -> list[Contrast]:
-    """The contrasts a rule is about."""
-    if isinstance(test, Bound | Shown):
-        return [test.contrast]
-    if isinstance(test, AllOf | AnyOf):
-        return [contrast for part in test.parts for contrast in contrasts_of(part)]
-    return []
-
-
 def evaluation_noise(claims: Sequence[Claim], losses: DocumentLosses, results: Results) -> list[Noise]:
     """The noise of every contrast that the claims are about and whose losses were kept by document, each once."""
     found: dict[str, Noise] = {}
     for claim in claims:
-        for contrast in contrasts_of(claim.test):
+        for contrast in claim.test.contrasts:
             if contrast.text in found:
                 continue
             try:

@@ -56,7 +56,7 @@ def measure(directory: Path, overrides: Sequence[str] = (), length: int | None =
         if section not in SECTIONS:
             raise ConfigError(f"--set {section}: cannot change what is trained{nearest(section, SECTIONS)}")
     evaluation = decode(EvaluationConfig, raw["evaluate"], "evaluate")
-    wanted = extended(decode(ModelConfig, raw["model"], "model"), raw.get("extend"), config)
+    wanted = extended(decode(ModelConfig, raw["model"], "model"), raw.get("extend"))
     prepare_jax(config.threads)
     dataset = config.data.prepare()
     length = length or config.data.reference_length

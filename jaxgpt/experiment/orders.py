@@ -18,9 +18,10 @@ class InOrder:
     """Each contrast above the next, strictly, in at least `seeds` of the first `of` seeds.
 
     Supported where that many seeds show the order and chance would not (a binomial test against an order drawn at
-    random among all m! orders of m contrasts); contradicted where so few show it that a share of `seeds` / `of` is
-    excluded. The estimate is the share of seeds, with its exact interval (Clopper & Pearson 1934). Seeds beyond the
-    first `of` never count, so that adding some after a look changes nothing.
+    random among all m! orders of m contrasts); contradicted where so many show another that a share of `seeds` / `of`
+    is excluded. A tie shows neither: where nothing is right anywhere, nothing was measured. The estimate is the share
+    of seeds, with its exact interval (Clopper & Pearson 1934). Seeds beyond the first `of` never count, so that adding
+    some after a look changes nothing.
     """
 
     contrasts: tuple[Contrast, ...]
@@ -44,10 +45,12 @@ class InOrder:
             raise MissingResult(f"{self}: {len(common)} seeds have all its results")
         pairs = list(itertools.pairwise(values))
         held = {seed: float(all(above[seed] > below[seed] for above, below in pairs)) for seed in common}
+        reversed_in = sum(any(above[seed] < below[seed] for above, below in pairs) for seed in common)
         count, share = int(sum(held.values())), self.seeds / self.of
         chance = 1.0 / math.factorial(len(self.contrasts))
         support = float(scipy.stats.binom.sf(count - 1, self.of, chance)) if count >= self.seeds else 1.0
-        contradict = float(scipy.stats.binom.cdf(count, self.of, share)) if count < self.seeds else 1.0
+        possible = self.of - reversed_in  # seeds that may show the order, ties included
+        contradict = float(scipy.stats.binom.cdf(possible, self.of, share)) if possible < self.seeds else 1.0
         part = Part(
             text=" > ".join(one.text for one in self.contrasts),
             scale="difference",

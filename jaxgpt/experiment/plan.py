@@ -164,7 +164,8 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
         first = next(iter(arms.values()), None)
         root = experiment.chain(variant)[0].name
         if variant.parent is None:
-            widths[root] = _matching_width(variant, config, first, experiment.match)
+            like = next((arm for arm in arms.values() if arm.variant.panel == variant.panel), None)
+            widths[root] = _matching_width(variant, config, like, experiment.match)
         if (width := widths[root]) is not None:
             config = dataclasses.replace(config, model=config.model.with_hidden(width))
             variant = _described(variant, f"feed-forward width {width}")
@@ -177,12 +178,13 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
     return tuple(arms[variant.name] for variant in experiment.variants)
 
 
-def _matching_width(variant: Variant, config: RunConfig, first: Arm | None, match: Match | None) -> int | None:
-    """The feed-forward width that makes a variant as large as the first one; None to leave it as it is."""
-    if match is None or first is None:
+def _matching_width(variant: Variant, config: RunConfig, like: Arm | None, match: Match | None) -> int | None:
+    """The feed-forward width that makes a variant as large as `like`, the first of its panel; None to leave it as it
+    is."""
+    if match is None or like is None:
         return None
-    target = measure(first.model, match, first.training.data.sequence_length)
     try:
+        target = measure(like.model, match, like.training.data.sequence_length)
         return matching_width(config.model, match, config.data.sequence_length, target)
     except ConfigError as error:
         raise ConfigError(f"variant {variant.name!r}: {error}") from None
@@ -206,7 +208,9 @@ def _child(
     root, parent = arms[chain[0].name], arms[chain[-2].name]
     extension = next((one.overrides["extend"] for one in reversed(chain) if "extend" in one.overrides), None)
     try:
-        model = extended(config.model, extension, root.training)
+        # Longer sequences change no encoding: the weights are those of the first training length.
+        model = dataclasses.replace(config.model, train_length=root.model.train_length)
+        model = extended(model, extension)
     except ConfigError as error:
         raise ConfigError(f"variant {variant.name!r}: {error}") from None
     training = parent.training

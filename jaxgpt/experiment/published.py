@@ -75,9 +75,10 @@ def is_worst_in_range(nope: str, rope: str) -> Claim:
 def beats_sinusoidal_out_of_range(nope: str, sinusoidal: str) -> Claim:
     return Claim(
         name="NoPE beats sinusoidal out of range",
-        statement="At twice the training length no encoding loses less than the sinusoidal one.",
+        statement="Going to twice the training length, a model without positions loses less than a sinusoidal one.",
         test=at_most(R(nope, 2) / R(sinusoidal, 2), 1.0),
         headline=True,
+        gate=(nope,),
         source="Kazemnejad et al. 2023, arXiv:2305.19466; fairly high",
     )
 
@@ -87,6 +88,7 @@ def is_free(alibi: str, nope: str) -> Claim:
         name="ALiBi is free",
         statement="By the clock, a training step with ALiBi takes at most 1.1 times that without an encoding.",
         test=at_most(time_of(alibi) / time_of(nope), 1.1),
+        gate=None,
         source=f"{ALIBI}, section 3; the shape of it only",
     )
 
@@ -106,5 +108,6 @@ def costs_little_at_home(yarn: str, rope: str) -> Claim:
         name="YaRN costs little at home",
         statement="Read at the training length, the extended model loses at most a tenth of its perplexity.",
         test=at_most(perplexity(yarn, 1) / perplexity(rope, 1), 1.1),
+        gate=(yarn,),
         source=f"{YARN}; medium",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from jaxgpt.config import FrozenMapping
@@ -14,19 +14,16 @@ from jaxgpt.nn.position.rope_scaling import ScalingConfig
 from jaxgpt.registry import kind_of
 
 M = TypeVar("M", bound=ModelConfig)
-Change = Callable[[ScalingConfig | None], ScalingConfig | None]
 
 
-def extend(model: M, scaling: ScalingConfig, original_length: int) -> M:
+def extend(model: M, scaling: ScalingConfig) -> M:
     """`model` with `scaling` in place of every rope's own, wherever its positions hold one (per layer kind, inside
-    another encoding). `original_length` is the training length of the weights, unless the scaling names another.
+    another encoding). The original length is `model.train_length`, unless the scaling names another.
 
     Raises ConfigError where no position of the model has a scaling.
     """
-    if scaling.original_length is None:
-        scaling = dataclasses.replace(scaling, original_length=original_length)
     found: list[PositionConfig] = []
-    changed = _change(model, lambda _: scaling, found)
+    changed = _change(model, scaling, found)
     if not found:
         kinds = ", ".join(sorted(_positions(model))) or "none"
         raise ConfigError(
@@ -36,22 +33,10 @@ def extend(model: M, scaling: ScalingConfig, original_length: int) -> M:
     return changed
 
 
-def pin_original_length(model: M, original_length: int) -> M:
-    """`model` with `original_length` in every scaling that left it to the training length: for weights of another
-    training length than the model's."""
-
-    def pin(scaling: ScalingConfig | None) -> ScalingConfig | None:
-        if scaling is None or scaling.original_length is not None:
-            return scaling
-        return dataclasses.replace(scaling, original_length=original_length)
-
-    return _change(model, pin, [])
-
-
-def _change(config: Any, change: Change, found: list[PositionConfig]) -> Any:
-    """`config` with `change` applied to the scaling of every position below it; these are appended to `found`."""
+def _change(config: Any, scaling: ScalingConfig, found: list[PositionConfig]) -> Any:
+    """`config` with another scaling of every position below it that has one; these are appended to `found`."""
     if isinstance(config, Mapping):
-        return FrozenMapping({key: _change(value, change, found) for key, value in config.items()})
+        return FrozenMapping({key: _change(value, scaling, found) for key, value in config.items()})
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return config
     values = {}
@@ -59,9 +44,9 @@ def _change(config: Any, change: Change, found: list[PositionConfig]) -> Any:
         value = getattr(config, field.name)
         if isinstance(config, PositionConfig) and field.name == "scaling":
             found.append(config)
-            values[field.name] = change(value)
+            values[field.name] = scaling
         elif dataclasses.is_dataclass(value) or isinstance(value, Mapping):
-            values[field.name] = _change(value, change, found)
+            values[field.name] = _change(value, scaling, found)
     return dataclasses.replace(config, **values) if values else config
 
 

@@ -12,7 +12,7 @@ from jaxgpt.config import decode, encode, merge, override, parse_overrides, read
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError
 from jaxgpt.files import write_json
-from jaxgpt.models.extend import extend, pin_original_length
+from jaxgpt.models.extend import extend
 from jaxgpt.nn.position.rope_scaling import ScalingConfig
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.run import RunConfig, read_config
@@ -24,30 +24,26 @@ M = TypeVar("M")
 def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of a run that begins with the weights of the run in `directory`: that run's own, with YAML
     files and `PATH=VALUE` overrides on top. The key `extend`, a rope scaling such as `{type: yarn, factor: 4}`, takes
-    the place of every rope's scaling in the model; the original length of a scaling stays the old training length.
+    the place of every rope's scaling in the model. `model.train_length`, from which encodings take what they were not
+    told, stays that of the old weights, whatever the length of the new sequences: T5's buckets and the original length
+    of a scaling mean what they meant.
 
     Raises ConfigError where the model has no rope to extend, CheckpointError where `directory` is no run.
     """
     old = read_config(directory)
     raw = encode(old)
-    if old.model.train_length == old.data.sequence_length:
-        raw["model"]["train_length"] = None  # follows the data, as it did
     raw["start"] = encode(StartConfig(old.hash, str(directory)))
     for path in paths:
         raw = merge(raw, read_yaml(path))
     raw = override(raw, parse_overrides(overrides))
     extension = raw.pop("extend", None)
     config = decode(RunConfig, raw)
-    return dataclasses.replace(config, model=extended(config.model, extension, old))
+    return dataclasses.replace(config, model=extended(config.model, extension))
 
 
-def extended(model: Any, extension: Any, old: RunConfig) -> Any:
-    """`model`, which gets the weights of the run `old`, with a raw `extend` entry applied (None: none). Where it is
-    meant for another training length, original lengths that were left open are that of `old`."""
-    length = old.model.train_length or old.data.sequence_length
-    if extension is not None:
-        model = extend(model, decode(ScalingConfig, extension, "extend"), length)
-    return model if model.train_length == length else pin_original_length(model, length)
+def extended(model: Any, extension: Any) -> Any:
+    """`model` with a raw `extend` entry applied (None: none)."""
+    return model if extension is None else extend(model, decode(ScalingConfig, extension, "extend"))
 
 
 def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory: Path) -> M:

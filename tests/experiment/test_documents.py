@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxgpt.experiment.claims import NO, Claim, R, all_of, at_least, at_most, nll, show
-from jaxgpt.experiment.documents import DocumentLosses, contrasts_of, evaluation_noise
+from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.results import DocumentLoss, MissingResult, Results, Row
 
 METRIC, L = "fixed_target_nll", 8
@@ -73,6 +73,6 @@ def test_all_contrasts_of_the_claims_each_once():
     losses, results = drawn()
     flat = Claim("flat", "", all_of(at_most(R("a", 4), 1.05), at_most(NO("a", 4), 1.02)))
     claims = [flat, Claim("worse", "", at_least(R("a", 4), 9)), Claim("shown", "", show(nll("b", 1) - nll("a", 1)))]
-    assert [contrast.text for contrast in contrasts_of(flat.test)] == ["R_a(4L)", "NO_a(4L)"]
+    assert [contrast.text for contrast in flat.test.contrasts] == ["R_a(4L)", "NO_a(4L)"]
     found = evaluation_noise(claims, losses, results)
     assert [noise.text for noise in found] == ["R_a(4L)", "nll_b(L) - nll_a(L)"], "windows were not kept by document"

@@ -69,8 +69,6 @@ def test_what_is_too_large_without_feedforward_layers():
         ConfigError, match=r"parameters are left with a feed-forward width of 1, more than the 5,000 of"
     ):
         matching_width(MODEL, "parameters", 16, 5000)
-    with pytest.raises(ConfigError, match=r"match: the tokenizer's size is known only .* give model\.vocab_size"):
-        matching_width(dataclasses.replace(MODEL, vocab_size=None), "parameters", 16, 5000)
 
 
 @pytest.mark.parametrize("match", MATCHES)
@@ -94,6 +92,26 @@ def test_arms_of_the_same_size_keep_their_runs(plan):
             n for n in names["parameters"] if n.startswith(f"{variant}-")
         ]
     assert names[None] != names["parameters"]
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_a_vocabulary_that_is_not_known_yet_is_asked_for(plan, match):
+    with pytest.raises(
+        ConfigError, match=r"variant '.*': match: .* known only after its training; give model\.vocab_size"
+    ):
+        plan(match, ["data.tokenizer=character"])
+
+
+def test_arms_are_matched_within_their_panel(plan, toy):
+    panel = """\
+        Variant("one", {"model": {"width": 8}}, panel="small"),
+        Variant("two", {"model": {"width": 8, "bias": True}}, panel="small"),
+    ]
+"""
+    toy.add(panel)
+    widths = {arm.name: arm.model.feedforward.hidden for arm in plan("parameters").arms}
+    assert widths["one"] is None
+    assert widths["two"] < 4 * 8
 
 
 def test_an_arm_that_cannot_be_matched_is_named(plan, toy):

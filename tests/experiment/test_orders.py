@@ -9,11 +9,11 @@ from jaxgpt.experiment.results import MissingResult, Results, Row
 L = 20
 
 
-def results(held: int, seeds: int = 5) -> Results:
+def results(held: int, seeds: int = 5, others: float = 0.6) -> Results:
     """Three arms whose accuracies at 2L fall from a to c in `held` seeds, and not in the others; at 1.5L all are 1."""
     rows = []
     for seed in range(seeds):
-        shares = (0.9, 0.5, 0.2) if seed < held else (0.9, 0.2, 0.2)
+        shares = (0.9, 0.5, 0.2) if seed < held else (0.9, 0.5, others)
         for name, share in zip("abc", shares, strict=True):
             rows += [Row("x", name, seed, "task_exact_match", 40, share, "share")]
             rows += [Row("x", name, seed, "task_exact_match", 30, 1.0, "share")]
@@ -40,6 +40,13 @@ def test_verdicts_by_the_number_of_seeds_that_show_it(held, expected):
     assert (found.verdict, found.gate, found.seeds, found.unit) == (expected, "none", 5, "of seeds")
     assert found.estimate == held / 5
     assert found.low < found.estimate <= found.high
+
+
+def test_ties_show_neither_the_order_nor_another():
+    """Where nothing is right anywhere, nothing was measured."""
+    tied = results(0, others=0.5)
+    assert ORDER.assess(tied).p_support == ORDER.assess(tied).p_contradict == 1.0
+    assert ORDER.assess(results(4, others=0.5)).p_support == ORDER.assess(results(4)).p_support
 
 
 def test_p_values_are_binomial():

@@ -175,8 +175,10 @@ def test_a_variant_that_trains_on_comes_after_its_parent(toy):
 def test_an_extension_knows_the_length_its_weights_were_trained_at(toy):
     toy.add()
     arms = {arm.name: arm for arm in toy.plan().arms}
-    scaling = arms["tuned"].model.position.scaling
-    assert (type(scaling).__name__, scaling.factor, scaling.original_length) == ("YarnConfig", 4.0, 16)
+    model = arms["tuned"].model
+    scaling = model.position.scaling
+    assert (type(scaling).__name__, scaling.factor, scaling.original_length) == ("YarnConfig", 4.0, None)
+    assert (model.train_length, arms["tuned"].training.data.sequence_length) == (16, 64)
     assert arms["tuned"].training.model == arms["tuned"].model
     assert {arm.length for arm in arms.values()} == {16}, "contexts are the same for all arms"
     assert arms["yarn"].training == arms["rope"].training
@@ -201,7 +203,8 @@ def test_arms_may_evaluate_weights_that_were_trained_on(toy):
     more = plan.runs[3]
     assert (more.variant, more.after) == ("more", plan.runs[1].name)
     assert [one.variant for one in more.evaluations] == ["more", "wide"]
-    assert more.evaluations[1].model["position"]["scaling"]["original_length"] == 16
+    assert more.evaluations[1].model["position"]["scaling"]["type"] == "linear"
+    assert more.evaluations[1].model["train_length"] == 16
 
 
 def test_an_extension_without_a_rope_names_the_variant(toy):

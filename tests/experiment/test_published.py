@@ -14,7 +14,7 @@ RULES = {
     published.beats_sinusoidal_out_of_range: (
         ("nope", "sinusoidal"),
         "R_nope(2L) / R_sinusoidal(2L) <= 1",
-        "supported",
+        "not resolved",  # the trial's NoPE does not use its context
     ),
     published.rescues: (("yarn", "rope"), "PPL_yarn(4L) / PPL_rope(4L) <= 0.8", "supported"),
     published.costs_little_at_home: (("yarn", "rope"), "PPL_yarn(L) / PPL_rope(L) <= 1.1", "supported"),

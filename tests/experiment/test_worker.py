@@ -78,7 +78,7 @@ def test_weights_are_trained_on_and_measured_at_the_same_contexts(toy, asked):
     [own] = tuned.folder.evaluations().values()
     assert [one["context"] for one in own["measurements"]] == [4, 4, 16, 16, 64, 64]
     model, _ = load_model(tuned.folder.path)
-    assert model.config.train_length == 64
+    assert model.config.train_length == 16, "encodings mean what they meant"
 
 
 def test_a_failure_leaves_its_message(asked, monkeypatch, capsys):

@@ -38,7 +38,8 @@ def test_every_arm_has_the_weights_and_lengths_it_should(experiment, tmp_path, n
     assert {arm.length for arm in plan.arms} == {rope.data.sequence_length}
     for arm in plan.arms:
         scaling = encode(arm.model)["position"]["scaling"]
-        assert scaling is None or scaling["original_length"] == rope.data.sequence_length
+        assert scaling is None or scaling["original_length"] is None
+        assert arm.model.train_length == rope.data.sequence_length
         assert list(arm.evaluation.active()) == ["fixed_target"]
     for arm in (arms["linear-tuned"], arms["yarn-tuned"], arms["rope-tuned"]):
         assert arm.training.train.steps <= 0.1 * rope.train.steps

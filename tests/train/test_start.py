@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgpt.config import content_hash, decode, encode
-from jaxgpt.errors import CheckpointError, ConfigError, DataError, Interrupted
+from jaxgpt.errors import CheckpointError, ConfigError, ContextTooLong, DataError, Interrupted
 from jaxgpt.nn.position.rope_scaling import LinearConfig, YarnConfig
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.train import loop
@@ -38,8 +38,8 @@ def position_of(config):
 
 def test_the_configuration_is_the_parents_with_the_scaling_replaced(parent, tiny):
     config = continue_from(parent[0], [], EXTEND)
-    assert position_of(config) == RopeConfig(scaling=YarnConfig(factor=4.0, original_length=16))
-    assert (config.data.sequence_length, config.model.train_length, config.train.steps) == (64, 64, 2)
+    assert position_of(config) == RopeConfig(scaling=YarnConfig(factor=4.0))
+    assert (config.data.sequence_length, config.model.train_length, config.train.steps) == (64, 16, 2)
     assert config.train.batch_size == 4
     assert config.start is not None
     assert (config.start.hash, config.start.folder) == (tiny("train.steps=3").hash, str(parent[0]))
@@ -48,7 +48,8 @@ def test_the_configuration_is_the_parents_with_the_scaling_replaced(parent, tiny
 
 def test_another_scaling_by_its_own_path_keeps_the_old_length_too(parent):
     config = continue_from(parent[0], [], ["model.position.scaling.type=linear", "data.sequence_length=64"])
-    assert position_of(config).scaling == LinearConfig(original_length=16)
+    assert position_of(config).scaling == LinearConfig()
+    assert config.model.train_length == 16
 
 
 def test_a_configuration_without_a_start_hashes_as_before(tiny):
@@ -104,6 +105,9 @@ def test_from_the_command_line(parent, tmp_path, monkeypatch, capsys):
 def test_a_learned_table_grows_only_when_asked(tmp_path, tiny):
     train(tiny("model.position.type=learned", "train.steps=1"), tmp_path / "learned")
     longer = ["data.sequence_length=24", "train.steps=1"]
+    with pytest.raises(ContextTooLong, match="learned has values for 16 positions, and 24 are needed"):
+        train(continue_from(tmp_path / "learned", [], longer), tmp_path / "short")
+    longer.append("model.position.num_positions=24")
     with pytest.raises(CheckpointError, match=r"position/table is float32\[16, 32\], .* start.grow=\[position/table\]"):
         train(continue_from(tmp_path / "learned", [], longer), tmp_path / "refused")
     model = train(continue_from(tmp_path / "learned", [], [*longer, "start.grow=[position/table]"]), tmp_path / "grown")

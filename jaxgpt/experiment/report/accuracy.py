@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, looks, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, looks_in_panels, png
 from jaxgpt.experiment.report.tables import Table, cell, headings
 
 _DEPTH = re.compile(r"(.+)_depth_(\d+)")
@@ -26,6 +26,11 @@ _NOTE = "Mean over seeds [95% t interval, unadjusted]; the t interval of a share
 def metrics(report: Report) -> list[str]:
     """The accuracies measured, those at a depth aside."""
     return [name for name in _shares(report) if not _DEPTH.fullmatch(name)]
+
+
+def whole_answers(report: Report) -> list[str]:
+    """The accuracies of whole answers: what a terminal has room for."""
+    return [name for name in metrics(report) if "token" not in name]
 
 
 def _shares(report: Report) -> list[str]:
@@ -60,7 +65,7 @@ def table(report: Report, metric: str, panel: str, variants: Sequence[str]) -> T
     rows = []
     for variant in variants:
         cells = {point.context: cell(point.interval, "share") for point in points(report.results, variant, metric)}
-        rows.append([report.label(variant), *(cells.get(context, "–") for context in contexts)])
+        rows.append([report.label_in_panel(variant), *(cells.get(context, "–") for context in contexts)])
     columns = ["variant", *headings(contexts, report.results.train_length)]
     return Table(title(metric, panel), columns, rows, _NOTE)
 
@@ -137,8 +142,8 @@ def _curves(report: Report, metric: str) -> bytes:
     lines = {}
     for axes, (panel, variants) in zip(grid, shown.items(), strict=True):
         for variant in variants:
-            label, curve = report.label(variant), points(report.results, variant, metric)
-            look, x = looks(report)[variant], [point.context for point in curve]
+            label, curve = report.label_in_panel(variant), points(report.results, variant, metric)
+            look, x = looks_in_panels(report)[variant], [point.context for point in curve]
             low = [point.interval.mean if point.interval.low is None else point.interval.low for point in curve]
             high = [point.interval.mean if point.interval.high is None else point.interval.high for point in curve]
             axes.fill_between(x, np.clip(low, 0, 1), np.clip(high, 0, 1), color=look.colour, alpha=0.14, linewidth=0)
@@ -174,7 +179,7 @@ def _heat_maps(report: Report, name: str) -> bytes:
         names = [f"{context}\n{in_lengths(context, report.results.train_length)}".rstrip() for context in contexts]
         axes.set_xticks(range(len(contexts)), names)
         axes.set_yticks(range(len(depths)), [f"{depth}%" for depth in depths])
-        axes.set_title(report.label(variant), loc="left", fontsize=11, fontweight="bold", color=INK)
+        axes.set_title(report.label_in_panel(variant), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("tokens of context", fontsize=9, color=MUTED)
     grid[0].set_ylabel("depth", fontsize=9, color=MUTED)
     return png(figure)

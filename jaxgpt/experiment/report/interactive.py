@@ -26,7 +26,7 @@ from jaxgpt.experiment.report.series import (
     thinned,
     validation,
 )
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks, looks_in_panels
 
 Trace = dict[str, Any]
 
@@ -76,33 +76,42 @@ def accuracy_figure(report: Report) -> Trace | None:
             x_axis = _length_axis(lengths, report.results.train_length)
             y_axis = {**_AXIS, "range": [-0.03, 1.1], "title": {"text": "share right"}}
             name = accuracy.title(metric, panel)
-            views.append(_View(name, _context_traces(report, curves, digits=3), x_axis, y_axis))
+            views.append(_View(name, _context_traces(report, curves, digits=3, in_panel=True), x_axis, y_axis))
     return _by_menu(report, views) if views else None
 
 
 def depth_figure(report: Report) -> Trace | None:
     """Heat maps of what was found by depth and context, those of one accuracy side by side, the accuracy by a menu."""
+    names = accuracy.by_depth(report)
+    found = {name: accuracy.heat_maps(report, name) for name in names}
+    most = max((len(fields) for _, _, fields in found.values()), default=0)
     views = []
-    for name in accuracy.by_depth(report):
-        depths, contexts, fields = accuracy.heat_maps(report, name)
+    for name, (depths, contexts, fields) in found.items():
         texts = [f"{context}<br>{in_lengths(context, report.results.train_length)}" for context in contexts]
         common = {"type": "heatmap", "zmin": 0, "zmax": 1, "colorscale": "Viridis", "texttemplate": "%{z:.2f}"}
-        traces, axes = [], {}
-        for number, (variant, means) in enumerate(fields.items(), 1):
-            suffix = str(number) if number > 1 else ""
+        # Axes that another view needs have a place in this one, too, or they would cover the figure.
+        traces, axes = [], {f"xaxis{_suffix(number)}": {"visible": False, "domain": [0, 1]} for number in range(most)}
+        for number, (variant, means) in enumerate(fields.items()):
             z = [[None if math.isnan(value) else value for value in row] for row in means.tolist()]
-            here = {"x": texts, "y": [f"{depth}%" for depth in depths], "z": z, "xaxis": f"x{suffix}"}
-            traces.append({**common, **here, "name": report.label(variant), "showscale": number == len(fields)})
-            domain = [(number - 1) / len(fields), (number - 0.06 * (len(fields) > 1)) / len(fields)]
-            title = {"text": f"<b>{report.label(variant)}</b><br>tokens of context"}
-            axes[f"xaxis{suffix}"] = {**_AXIS, "type": "category", "domain": domain, "title": title}
+            here = {"x": texts, "y": [f"{depth}%" for depth in depths], "z": z, "xaxis": f"x{_suffix(number)}"}
+            label = report.label_in_panel(variant)
+            traces.append({**common, **here, "name": label, "showscale": number == len(fields) - 1})
+            domain = [number / len(fields), (number + 1 - 0.06 * (len(fields) > 1)) / len(fields)]
+            title = {"text": f"<b>{label}</b><br>tokens of context"}
+            axis = {**_AXIS, "visible": True, "type": "category", "domain": domain, "title": title}
+            axes[f"xaxis{_suffix(number)}"] = axis
         y_axis = {**_AXIS, "type": "category", "autorange": "reversed", "title": {"text": "depth of the needle"}}
         views.append(_View(accuracy.title(name), traces, axes.pop("xaxis"), y_axis, axes))
     if not views:
         return None
     figure = _by_menu(report, views)
-    figure["layout"] |= {"shapes": [], "annotations": [], "hovermode": "closest", **views[0].more_axes}
+    figure["layout"] |= {"hovermode": "closest", **views[0].more_axes}
     return figure
+
+
+def _suffix(number: int) -> str:
+    """Plotly counts axes `x`, `x2`, `x3`."""
+    return str(number + 1) if number else ""
 
 
 def position_figure(report: Report) -> Trace | None:
@@ -198,7 +207,7 @@ def _by_menu(report: Report, views: Sequence[_View]) -> Trace:
     for view in views:
         end = start + len(view.traces)
         visible = [start <= i < end for i in range(len(traces))]
-        axes = {"yaxis": view.y_axis, "xaxis": view.x_axis, **view.more_axes}
+        axes = {"yaxis": view.y_axis, "xaxis": view.x_axis, **view.more_axes, **_mark_length(report, view.x_axis)}
         menu.append({"label": view.name, "method": "update", "args": [{"visible": visible}, axes]})
         start = end
     layout = _layout(report, views[0].x_axis, views[0].y_axis)
@@ -228,14 +237,21 @@ def _views(report: Report) -> list[tuple[str, str, dict[str, list[Point]]]]:
 
 
 def _context_traces(
-    report: Report, curves: dict[str, list[Point]], mode: str = "lines+markers", digits: int = 4
+    report: Report,
+    curves: dict[str, list[Point]],
+    mode: str = "lines+markers",
+    digits: int = 4,
+    in_panel: bool = False,
 ) -> list[Trace]:
     """A band and a line for each variant; the line tells its interval when pointed at."""
     traces: list[Trace] = []
+    label_of, look_of = report.label, looks(report)
+    if in_panel:
+        label_of, look_of = report.label_in_panel, looks_in_panels(report)
     for variant, curve in curves.items():
         if not curve:
             continue
-        look, label = looks(report)[variant], report.label(variant)
+        look, label = look_of[variant], label_of(variant)
         banded = [point for point in curve if point.interval.low is not None]
         common = {"type": "scatter", "legendgroup": variant, "name": label}
         x = [point.context for point in banded]
@@ -310,8 +326,6 @@ def _log_axis(curves: dict[str, list[Point]], title: str) -> Trace:
 
 
 def _layout(report: Report, x_axis: Trace, y_axis: Trace) -> Trace:
-    length = report.results.train_length
-    line = {"color": INK, "width": 1.3, "dash": "dash"}
     return {
         "font": {"family": FONT, "size": 13.5, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -327,30 +341,27 @@ def _layout(report: Report, x_axis: Trace, y_axis: Trace) -> Trace:
         "legend": {"x": 1.01, "y": 1, "bgcolor": "rgba(0,0,0,0)"},
         "xaxis": x_axis,
         "yaxis": y_axis,
-        "shapes": [
-            {
-                "type": "line",
-                "x0": length,
-                "x1": length,
-                "y0": 0,
-                "y1": 1,
-                "yref": "paper",
-                "line": line,
-                "layer": "below",
-            }
-        ],
-        "annotations": [
-            {
-                "x": math.log10(length) if x_axis.get("type") == "log" else length,
-                "y": 1,
-                "yref": "paper",
-                "text": "training length L",
-                "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "top",
-                "xshift": 5,
-                "bgcolor": "rgba(255,255,255,0.8)",
-                "font": {"size": 12, "color": MUTED},
-            }
-        ],
+        **_mark_length(report, x_axis),
     }
+
+
+def _mark_length(report: Report, x_axis: Trace) -> Trace:
+    """A line where training ended, with its name, on an axis of numbers."""
+    length, kind = report.results.train_length, x_axis.get("type")
+    if kind == "category":
+        return {"shapes": [], "annotations": []}
+    line = {"color": INK, "width": 1.3, "dash": "dash"}
+    shape = {"type": "line", "x0": length, "x1": length, "y0": 0, "y1": 1, "yref": "paper"}
+    name = {
+        "x": math.log10(length) if kind == "log" else length,
+        "y": 1,
+        "yref": "paper",
+        "text": "training length L",
+        "showarrow": False,
+        "xanchor": "left",
+        "yanchor": "top",
+        "xshift": 5,
+        "bgcolor": "rgba(255,255,255,0.8)",
+        "font": {"size": 12, "color": MUTED},
+    }
+    return {"shapes": [{**shape, "line": line, "layer": "below"}], "annotations": [name]}

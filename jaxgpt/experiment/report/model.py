@@ -47,7 +47,7 @@ class Report:
       panels: variant -> where accuracy is shown, such as its task; one without a name where not given.
       command: what to type to make this report again.
       notes: sentences for people, such as runs that failed.
-      looks: numbers of seeds that verdicts were ever formed with.
+      looks: claim -> numbers of seeds that its verdict was ever formed with.
     """
 
     experiment: str
@@ -65,9 +65,13 @@ class Report:
     panels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()
-    looks: Sequence[int] = ()
+    looks: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     tuning: Sequence[Mapping[str, object]] = ()
 
     def label(self, variant: str) -> str:
-        """The name of a variant for people."""
+        """The name of a variant for people; where there are panels, in which alone labels differ, its own."""
+        return variant if variant in self.panels else self.label_in_panel(variant)
+
+    def label_in_panel(self, variant: str) -> str:
+        """The name of a variant for people beside the others of its panel."""
         return self.labels.get(variant, variant)

@@ -12,7 +12,7 @@ from jaxgpt.experiment.claims import Verdict
 from jaxgpt.experiment.report import accuracy, interactive, tables
 from jaxgpt.experiment.report.bars import interval_bar
 from jaxgpt.experiment.report.model import Report
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, OUTCOMES, looks
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, OUTCOMES, looks, looks_in_panels
 from jaxgpt.experiment.report.tables import Table
 
 _STYLE = f"""
@@ -184,7 +184,8 @@ def _section(table: Table, report: Report) -> str:
 
 
 def _table(table: Table, report: Report) -> str:
-    colours = {report.label(variant): look.colour for variant, look in looks(report).items()}
+    colours = {report.label_in_panel(variant): look.colour for variant, look in looks_in_panels(report).items()}
+    colours |= {report.label(variant): look.colour for variant, look in looks(report).items()}
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
     body = []
     for first, *cells in table.rows:

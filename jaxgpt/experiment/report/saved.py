@@ -48,7 +48,7 @@ def read_report(directory: Path, claims: Sequence[Claim]) -> Report:
     results = Results(read_results(directory / "results.csv"), *arms, timings)
     return Report(
         results=results,
-        verdicts=evaluate_claims(claims, results, method=looks.method(tuple(about["looks"]))),
+        verdicts=evaluate_claims(claims, results, methods=looks.methods(about["looks"])),
         documents=documents,
         noise=evaluation_noise(claims, DocumentLosses(documents), results),
         timings=timings,

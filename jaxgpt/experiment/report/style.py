@@ -52,15 +52,21 @@ def png(figure: Figure) -> bytes:
 
 
 def looks(report: Report) -> dict[str, Look]:
-    """Variant -> look, by the order of the variants; those of one label (in several panels) look alike, baselines are
-    grey and dotted."""
-    found = {}
-    labels = list(dict.fromkeys(map(report.label, report.results.variants)))
-    for variant in report.results.variants:
-        number = labels.index(report.label(variant))
-        marker, symbol = MARKERS[number % len(MARKERS)]
-        line, dash = _DASHES[number // len(COLOURS) % len(_DASHES)]
-        found[variant] = Look(COLOURS[number % len(COLOURS)], marker, symbol, line, dash)
+    """Variant -> look, by the order of the variants; baselines are grey and dotted."""
+    found = {variant: _look(number) for number, variant in enumerate(report.results.variants)}
     for variant in report.results.baselines:
         found[variant] = Look("#8a8f98", "", "line-ew", ":", "dot")
     return found
+
+
+def looks_in_panels(report: Report) -> dict[str, Look]:
+    """Variant -> look, where those of one label, which never meet in a panel, look alike."""
+    variants = report.results.variants
+    labels = list(dict.fromkeys(map(report.label_in_panel, variants)))
+    return {variant: _look(labels.index(report.label_in_panel(variant))) for variant in variants}
+
+
+def _look(number: int) -> Look:
+    marker, symbol = MARKERS[number % len(MARKERS)]
+    line, dash = _DASHES[number // len(COLOURS) % len(_DASHES)]
+    return Look(COLOURS[number % len(COLOURS)], marker, symbol, line, dash)

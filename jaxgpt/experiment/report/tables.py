@@ -67,9 +67,12 @@ def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind
     note = "Mean over seeds [95% t interval, unadjusted]."
     if kind == "perplexity":
         note = "Geometric mean over seeds [95% t interval, unadjusted]."
-    if any(variant in marked for variant, curve in curves.items() if curve):
-        note += f" {FAILS} fails the context gate: it does not use its context."
+    note += _gate_note({variant for variant in marked if curves.get(variant)})
     return Table(title, columns, rows, note)
+
+
+def _gate_note(marked: set[str]) -> str:
+    return f" {FAILS} fails the context gate: it does not use its context." if marked else ""
 
 
 def overviews(report: Report) -> list[Table]:
@@ -82,19 +85,19 @@ def by_train_length(report: Report) -> list[Table]:
     differ in their training length alone. Empty without groups."""
     if not report.groups:
         return []
-    columns = list(dict.fromkeys(report.groups.values()))
+    columns, marked = list(dict.fromkeys(report.groups.values())), failing(report)
     tables = []
     for protocol, name in PROTOCOLS.items():
         cells: dict[tuple[int, int], dict[str, str]] = {}
         for variant, group in report.groups.items():
             for point in exponentials(points(report.results, variant, f"{protocol}_nll")):
                 row = cells.setdefault((report.results.length(variant), point.context), {})
-                row[group] = cell(point.interval, "perplexity")
+                row[group] = cell(point.interval, "perplexity") + (f" {FAILS}" if variant in marked else "")
         rows = [
             [f"{train} / {test}", *(row.get(g, "–") for g in columns)] for (train, test), row in sorted(cells.items())
         ]
         title = f"{name}: perplexity by training and test length"
-        note = "Geometric mean over seeds [95% t interval, unadjusted]."
+        note = "Geometric mean over seeds [95% t interval, unadjusted]." + _gate_note(marked)
         tables.append(Table(title, ["train / test", *columns], rows, note))
     return [table for table in tables if table.rows]
 
@@ -113,17 +116,18 @@ def _ranking(report: Report, multiple: float) -> Table:
         with contextlib.suppress(MissingResult):
             found[variant], _ = nll(variant, multiple).per_seed(report.results)
     means = {variant: t_interval(list(values.values())) for variant, values in found.items()}
-    order = sorted(means, key=lambda variant: means[variant].mean)
+    order, marked = sorted(means, key=lambda variant: means[variant].mean), failing(report)
     rows = []
     for place, variant in enumerate(order, start=1):
         paired = [found[variant][seed] - found[order[0]][seed] for seed in found[variant] if seed in found[order[0]]]
         behind = cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
-        rows.append([str(place), report.label(variant), cell(means[variant], "nats"), behind])
+        name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
+        rows.append([str(place), name, cell(means[variant], "nats"), behind])
     title = f"Ranking with context {in_lengths(round(multiple * 16), 16)}"
     note = (
         "Fixed targets, nats per token, mean over seeds [95% t interval]; differences are paired by seed. Intervals "
         "are unadjusted: of many neighbours some will seem apart by chance."
-    )
+    ) + _gate_note(marked & set(order))
     return Table(title, ["rank", "variant", "nats per token", "behind the best"], rows, note)
 
 

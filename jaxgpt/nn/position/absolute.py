@@ -48,7 +48,8 @@ class LearnedConfig(PositionConfig):
 class Learned(PositionEncoding):
     shift_invariant = False
     way_out = (
-        "shorten the sequence, set position.beyond=clamp, or choose an encoding without a limit, such as rope or alibi"
+        "shorten the sequence, raise position.num_positions, set position.beyond=clamp, or choose an encoding without "
+        "a limit, such as rope or alibi"
     )
 
     def __init__(self, config: LearnedConfig, dims: PositionDims, *, key: Array):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -38,6 +39,24 @@ def test_the_key_asked_for_is_told_at_its_depth(dataset, depth):
         assert abs(told.start() - depth * room) <= 2
 
 
+def test_other_rows_are_another_dataset(dataset, folder):
+    others = [dataclasses.replace(dataset.config, **fields) for fields in ({"needles": 2}, {"digits": 3})]
+    assert len({one.fingerprint for one in (dataset, *(other.prepare() for other in others))}) == 3
+    assert dataset.fingerprint != super_text(dataset).fingerprint
+
+
+def test_room_is_that_of_the_longest_names(folder):
+    config = RetrievalDataConfig(
+        corpus=TextConfig(path=str(folder)), tokenizer=ByteConfig(), sequence_length=L, digits=2, needles=4
+    )
+    dataset = config.prepare()
+    longest = 5 * len(" The key of trade is") + 5 * 4 + 4
+    dataset.require_room(longest + 1)
+    with pytest.raises(DataError, match=f"a context of {longest} tokens has no room .* may take {longest} with the"):
+        dataset.require_room(longest)
+    assert dataset.examples(longest + 1, 0.5, 200)["inputs"].shape == (200, longest + 1)
+
+
 def test_training_resumes_and_weighs_answers(dataset):
     iterator = dataset.batches(8, seed=1)
     next(iterator)
@@ -47,6 +66,27 @@ def test_training_resumes_and_weighs_answers(dataset):
     assert (next(again)["inputs"] == expected["inputs"]).all()
     assert set(np.unique(expected["weights"])) == {1.0, 8.0}
     assert len(list(dataset.validation_batches(4, 2))) == 2
+
+
+def test_training_rows_have_one_key_to_all_of_them_and_evaluation_all(folder):
+    config = RetrievalDataConfig(
+        corpus=TextConfig(path=str(folder)),
+        tokenizer=ByteConfig(),
+        sequence_length=256,
+        validation_fraction=0.3,
+        needles=3,
+        share=1.0,
+    )
+    dataset = config.prepare()
+
+    def keys(batch):
+        texts = map(dataset.tokenizer.decode, np.append(batch["inputs"], batch["targets"][:, -1:], axis=1))
+        told = [re.findall(r" The key of (\w+) is((?: \d){4})\.", text) for text in texts]
+        assert all(len({name for name, _ in found}) == len(found) for found in told), "names differ"
+        return [len(found) for found in told]
+
+    assert set(keys(next(dataset.batches(40, seed=0)))) == {1, 2, 3}
+    assert keys(dataset.examples(256, 0.5, 4)) == [3] * 4
 
 
 def test_accuracy_by_depth_and_context(dataset):
@@ -72,6 +112,8 @@ def test_what_cannot_be_is_refused(dataset):
         dataset.examples(16, 0.0, 1)
     with pytest.raises(DataError, match=r"needs .* for filler"):
         dataset.examples(10**6, 0.0, 1)
+    with pytest.raises(ConfigError, match=r"data\.type: retrieval has no tuning split"):
+        dataset.config.for_tuning(0.1)
     for fields in ({"share": 0.0}, {"needles": 9}, {"packing": "documents"}):
         with pytest.raises(ValueError, match=next(iter(fields))):
             RetrievalDataConfig(**fields)

@@ -11,6 +11,7 @@ from jaxgpt.experiment.report.figures import figures
 from jaxgpt.experiment.report.interactive import accuracy_figure, depth_figure
 from jaxgpt.experiment.report.markdown import markdown
 from jaxgpt.experiment.report.page import page
+from jaxgpt.experiment.report.style import looks
 from jaxgpt.experiment.results import Results, Row
 
 ARMS = ("copy-nope", "copy-rope", "sorting-nope")
@@ -68,6 +69,9 @@ def test_interactive_curves_show_a_panel_at_a_time(report):
     assert names == [table.title for table in accuracy.tables(report)]
     lines = [trace for trace in figure["data"] if "text" in trace]
     assert [trace["name"] for trace in lines[:3]] == ["NoPE", "RoPE", "NoPE"]
+    assert [report.label(arm) for arm in ARMS] == list(ARMS), "labels alone would name two of them alike"
+    colours = {arm: look.colour for arm, look in looks(report).items()}
+    assert len(set(colours.values())) == 3
     assert lines[0]["line"]["color"] == lines[2]["line"]["color"] != lines[1]["line"]["color"]
     assert (lines[1]["x"], lines[1]["y"]) == ([10, 20, 40], [pytest.approx(0.49)] * 3)
     assert figure["layout"]["annotations"][0]["x"] == 20
@@ -83,6 +87,24 @@ def test_interactive_heat_maps_stand_side_by_side(report):
     assert ends[0][1] < ends[1][0] < ends[1][1] < ends[2][0]
     assert figure["data"][1]["z"] == [[pytest.approx(0.49)] * 3] * 3
     assert figure["data"][1]["y"] == ["0%", "50%", "100%"]
+
+
+def test_heat_maps_of_another_accuracy_leave_no_axes_behind(report):
+    """Plotly keeps an axis that any trace names: a view must place those of the others, too."""
+
+    def moved(row):
+        metric = row.metric if row.variant == "copy-nope" else row.metric.replace("passkey", "needles")
+        return dataclasses.replace(row, metric=metric)
+
+    rows = [moved(row) for row in report.results.rows]
+    figure = depth_figure(dataclasses.replace(report, results=Results(rows, 20, ARMS)))
+    assert figure is not None
+    buttons = figure["layout"]["updatemenus"][0]["buttons"]
+    assert [button["label"] for button in buttons] == ["Needles accuracy", "Passkey accuracy"]
+    seen = {button["label"]: button["args"][1] for button in buttons}
+    assert seen["Needles accuracy"]["xaxis2"]["visible"]
+    assert not seen["Passkey accuracy"]["xaxis2"]["visible"]
+    assert figure["layout"]["xaxis2"] == seen["Needles accuracy"]["xaxis2"]
 
 
 def test_lengths_far_apart_have_a_logarithmic_axis(report):

@@ -10,7 +10,9 @@ from jaxgpt.experiment.results import DocumentLoss
 
 def test_a_report_read_back_derives_the_same_tables_and_verdicts(make_report, tmp_path, claims):
     documents = [DocumentLoss("rope", 0, "fixed_target_nll", 512, d, 30.0 + d, 10) for d in range(6)]
-    report = make_report(documents=documents, groups={"rope": "a", "alibi": "b"}, panels={"rope": "p"}, looks=(3,))
+    report = make_report(
+        documents=documents, groups={"rope": "a", "alibi": "b"}, panels={"rope": "p"}, looks={"flat": [3]}
+    )
     write_report(report, tmp_path)
     again = read_report(tmp_path, claims)
     assert markdown(again, {}) == markdown(report, {})
@@ -20,7 +22,7 @@ def test_a_report_read_back_derives_the_same_tables_and_verdicts(make_report, tm
 
 
 def test_two_looks_are_remembered(make_report, tmp_path, claims):
-    write_report(make_report(looks=(3, 4)), tmp_path)
+    write_report(make_report(looks={claim.name: [3, 4] for claim in claims}), tmp_path)
     (headline,) = [one for one in read_report(tmp_path, claims).verdicts if one.claim == "headline"]
     (plain,) = [one for one in make_report().verdicts if one.claim == "headline"]
     assert headline.low < plain.low
