@@ -89,8 +89,9 @@ def depth_figure(report: Report) -> Trace | None:
     for name, (depths, contexts, fields) in found.items():
         texts = [f"{context}<br>{in_lengths(context, report.results.train_length)}" for context in contexts]
         common = {"type": "heatmap", "zmin": 0, "zmax": 1, "colorscale": "Viridis", "texttemplate": "%{z:.2f}"}
-        # Axes that another view needs have a place in this one, too, or they would cover the figure.
-        traces, axes = [], {f"xaxis{_suffix(number)}": {"visible": False, "domain": [0, 1]} for number in range(most)}
+        # Axes that another view needs have a place in this one, too: by default they would cover the figure.
+        unused = {"visible": False, "domain": [0.999, 1]}
+        traces, axes = [], {f"xaxis{_suffix(number)}": unused for number in range(most)}
         for number, (variant, means) in enumerate(fields.items()):
             z = [[None if math.isnan(value) else value for value in row] for row in means.tolist()]
             here = {"x": texts, "y": [f"{depth}%" for depth in depths], "z": z, "xaxis": f"x{_suffix(number)}"}
