@@ -8,6 +8,7 @@ last symbol. Parity and addition vary too much from seed to seed to be judged: t
 from __future__ import annotations
 
 from jaxgpt.experiment.claims import Claim, accuracy, all_of, at_least, at_most, show
+from jaxgpt.experiment.contrasts import EXACT_MATCH
 from jaxgpt.experiment.orders import in_order
 from jaxgpt.experiment.spec import Variant
 
@@ -44,7 +45,7 @@ def variants() -> list[Variant]:
     return found
 
 
-def beyond(variant: str, metric: str = "task_exact_match"):
+def beyond(variant: str, metric: str = EXACT_MATCH):
     """Mean share right over the lengths that training never saw: of whole answers, or of their symbols."""
     return accuracy(variant, *BEYOND, metric=metric)
 

@@ -115,6 +115,7 @@ def measured_configs() -> list[tuple[str, PositionConfig]]:
 
 
 def rows() -> list[list[str]]:
+    """A line of the table for each of them."""
     found = []
     for note, config in measured_configs():
         limit = config.make(DIMS, jax.random.key(0)).max_length

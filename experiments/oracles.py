@@ -110,7 +110,7 @@ def learned(config: LearnedConfig, dims: PositionDims, parameters: Parameters, i
 
 def sinusoidal(config: SinusoidalConfig, dims: PositionDims, parameters: Parameters, i) -> np.ndarray:
     """sin and cos of position * theta^(-2p/D), by turns."""
-    angles = i[:, None] * config.theta ** (-np.arange(0, dims.width, 2) / dims.width)
+    angles = i[:, None] * _frequencies(config.theta, dims.width)
     scale = dims.embedding_std if config.scale is None else config.scale
     return scale * np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(i), -1)[:, : dims.width]
 

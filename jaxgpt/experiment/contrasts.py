@@ -98,16 +98,23 @@ def _multiple(multiple: Fraction) -> str:
     return top if multiple.denominator == 1 else f"{top}/{multiple.denominator}"
 
 
-def _single(text: str, scale: Literal["ratio", "difference"], variant: str, metric: str, multiple: float) -> Contrast:
+def _measured(
+    text: str, scale: Literal["ratio", "difference"], variant: str, metric: str, multiple: float, protocol: str = ""
+) -> Contrast:
     context = Fraction(multiple).limit_denominator(4096)
-    protocol = metric.removesuffix("_nll").replace("_", " ")
-    where = "" if text not in ("nll", "PPL") or metric == FIXED_TARGET else f", {protocol}"
-    return Contrast(f"{text}_{variant}({_multiple(context)}{where})", scale, ((1.0, (variant, metric, context)),))
+    return Contrast(f"{text}_{variant}({_multiple(context)}{protocol})", scale, ((1.0, (variant, metric, context)),))
+
+
+def _protocol(metric: str) -> str:
+    """What a loss is called after its context: nothing for fixed targets, which are what is meant unless said."""
+    return "" if metric == FIXED_TARGET else f", {metric.removesuffix('_nll').replace('_', ' ')}"
 
 
 def nll(variant: str, multiple: float, metric: str = FIXED_TARGET) -> Contrast:
     """A loss as it is, for differences in its own unit. Any metric whose values are numbers of one scale will do."""
-    return _single("nll" if metric.endswith("_nll") else metric, "difference", variant, metric, multiple)
+    if not metric.endswith("_nll"):
+        return _measured(metric, "difference", variant, metric, multiple)
+    return _measured("nll", "difference", variant, metric, multiple, _protocol(metric))
 
 
 def accuracy(variant: str, *multiples: float, metric: str = EXACT_MATCH) -> Contrast:
@@ -120,7 +127,7 @@ def accuracy(variant: str, *multiples: float, metric: str = EXACT_MATCH) -> Cont
 
 def perplexity(variant: str, multiple: float, metric: str = FIXED_TARGET) -> Contrast:
     """exp of a loss in nats per token, for ratios between variants."""
-    return _single("PPL", "ratio", variant, metric, multiple)
+    return _measured("PPL", "ratio", variant, metric, multiple, _protocol(metric))
 
 
 def R(variant: str, multiple: float) -> Contrast:  # noqa: N802 - the letter the rule is written with
@@ -139,8 +146,8 @@ def time_of(variant: str, metric: str = "step_time") -> Contrast:
 
 
 def _over_home(name: str, variant: str, multiple: float, metric: str) -> Contrast:
-    far = _single(name, "ratio", variant, metric, multiple)
-    home = _single(name, "ratio", variant, metric, 1)
+    far = _measured(name, "ratio", variant, metric, multiple)
+    home = _measured(name, "ratio", variant, metric, 1)
     return Contrast(far.text, "ratio", (far / home).terms)
 
 
@@ -197,21 +204,25 @@ class Assessment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
+class _Single:
+    contrast: Contrast
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        return (self.contrast,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound(_Single):
     """`contrast <= bound` or `contrast >= bound`: supported where the data exclude the far side, contradicted where
     they exclude the near side, both by a one-sided t test over seeds."""
 
-    contrast: Contrast
     side: Literal["<=", ">="]
     bound: float
 
     def __post_init__(self):
         if self.contrast.scale == "ratio" and self.bound <= 0:
             raise ValueError(f"{self}: the bound of a ratio must be positive")
-
-    @property
-    def contrasts(self) -> tuple[Contrast, ...]:
-        return (self.contrast,)
 
     def __str__(self) -> str:
         unit = " nats" if self.contrast.scale == "difference" and self.contrast.text.startswith("nll") else ""
@@ -230,14 +241,8 @@ class Bound:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class Shown(_Single):
     """A contrast to be shown with its interval and never judged."""
-
-    contrast: Contrast
-
-    @property
-    def contrasts(self) -> tuple[Contrast, ...]:
-        return (self.contrast,)
 
     def __str__(self) -> str:
         return f"{self.contrast.text}, shown and not judged"
@@ -250,17 +255,20 @@ class Shown:
 
 
 @dataclasses.dataclass(frozen=True)
-class AllOf:
-    """Every part must hold. With k parts each is tested at 1/k of the level.
-
-    The claim is supported where every part is, and contradicted where some part is: one false part makes it false.
-    """
-
+class _Combined:
     parts: tuple[Test, ...]
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
         return tuple(contrast for part in self.parts for contrast in part.contrasts)
+
+
+@dataclasses.dataclass(frozen=True)
+class AllOf(_Combined):
+    """Every part must hold. With k parts each is tested at 1/k of the level.
+
+    The claim is supported where every part is, and contradicted where some part is: one false part makes it false.
+    """
 
     def __str__(self) -> str:
         return " and ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
@@ -278,17 +286,11 @@ class AllOf:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Combined):
     """One part must hold. With k parts each is tested at 1/k of the level.
 
     The claim is supported where some part is, and contradicted only where every part is.
     """
-
-    parts: tuple[Test, ...]
-
-    @property
-    def contrasts(self) -> tuple[Contrast, ...]:
-        return tuple(contrast for part in self.parts for contrast in part.contrasts)
 
     def __str__(self) -> str:
         return " or ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)

@@ -161,20 +161,19 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
         raw = resolve(experiment, scale.on(kind), variant, pairs, configs, defaults)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         config = decode(RunConfig, {**raw, "seed": 0})
-        first = next(iter(arms.values()), None)
-        root = experiment.chain(variant)[0].name
+        chain = experiment.chain(variant)
         if variant.parent is None:
             like = next((arm for arm in arms.values() if arm.variant.panel == variant.panel), None)
-            widths[root] = _matching_width(variant, config, like, experiment.match)
-        if (width := widths[root]) is not None:
+            widths[variant.name] = _matching_width(variant, config, like, experiment.match)
+        if (width := widths[chain[0].name]) is not None:
             config = dataclasses.replace(config, model=config.model.with_hidden(width))
-            variant = _described(variant, f"feed-forward width {width}")
         if variant.parent is None:
             length = config.data.reference_length
-            measured_in = first.length if variant.group and first else length
-            arms[variant.name] = Arm(variant, config, config.model, evaluation, length, measured_in)
+            measured_in = next(iter(arms.values())).length if variant.group and arms else length
+            arm = Arm(variant, config, config.model, evaluation, length, measured_in)
         else:
-            arms[variant.name] = _child(variant, experiment.chain(variant), config, evaluation, arms)
+            arm = _child(chain, config, evaluation, arms)
+        arms[variant.name] = arm if width is None else _described(arm, f"feed-forward width {width}")
     return tuple(arms[variant.name] for variant in experiment.variants)
 
 
@@ -190,22 +189,17 @@ def _matching_width(variant: Variant, config: RunConfig, like: Arm | None, match
         raise ConfigError(f"variant {variant.name!r}: {error}") from None
 
 
-def _described(variant: Variant, more: str) -> Variant:
-    return dataclasses.replace(variant, description=f"{variant.description}; " * bool(variant.description) + more)
+def _described(arm: Arm, more: str) -> Arm:
+    description = "; ".join(filter(None, [arm.variant.description, more]))
+    return dataclasses.replace(arm, variant=dataclasses.replace(arm.variant, description=description))
 
 
-def _child(
-    variant: Variant,
-    chain: Sequence[Variant],
-    config: RunConfig,
-    evaluation: EvaluationConfig,
-    arms: Mapping[str, Arm],
-) -> Arm:
-    """The arm of a variant with a parent, behind which `chain` stands, from its resolved configuration."""
+def _child(chain: Sequence[Variant], config: RunConfig, evaluation: EvaluationConfig, arms: Mapping[str, Arm]) -> Arm:
+    """The arm of a variant with a parent, the last of `chain`, from its resolved configuration."""
     from jaxgpt.train.start import extended
     from jaxgpt.train.surgery import StartConfig
 
-    root, parent = arms[chain[0].name], arms[chain[-2].name]
+    root, parent, variant = arms[chain[0].name], arms[chain[-2].name], chain[-1]
     extension = next((one.overrides["extend"] for one in reversed(chain) if "extend" in one.overrides), None)
     try:
         # Longer sequences change no encoding: the weights are those of the first training length.

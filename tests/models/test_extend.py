@@ -13,6 +13,8 @@ from jaxgpt.nn.position.rotary import RopeConfig
 def test_the_scaling_is_replaced():
     model = extend(DecoderConfig(position=RopeConfig(theta=500.0, scaling=LinearConfig())), YarnConfig(factor=2.0))
     assert model == DecoderConfig(position=RopeConfig(theta=500.0, scaling=YarnConfig(factor=2.0)))
+    given = extend(DecoderConfig(), YarnConfig(original_length=7))
+    assert given.position == RopeConfig(scaling=YarnConfig(original_length=7))
 
 
 def test_every_rope_of_a_mapping_is_scaled_and_only_those():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
@@ -68,16 +69,20 @@ class RetrievalDataset(TextDataset):
 
     config: RetrievalDataConfig
 
-    def require_room(self, context: int) -> None:
-        """Raise DataError where the longest keys and question leave no filler in rows of `context` tokens."""
-        lengths = [len(self.tokenizer.encode(f" The key of {name} is")) for name in _NAMES]
+    @functools.cached_property
+    def most_asked(self) -> int:
+        """Tokens that the keys and the question take at the most."""
+        lengths = sorted(len(self.tokenizer.encode(_told(name))) for name in _NAMES)
         digit = max(len(self.tokenizer.encode(f" {digit}")) for digit in range(10))
         key, end = self.config.digits * digit, len(self.tokenizer.encode("."))
-        needed = sum(sorted(lengths)[-self.config.needles :]) + self.config.needles * (key + end) + max(lengths) + key
-        if context < needed + 1:
+        return sum(lengths[-self.config.needles :]) + self.config.needles * (key + end) + lengths[-1] + key
+
+    def require_room(self, context: int) -> None:
+        """Raise DataError where the longest keys and question leave no filler in rows of `context` tokens."""
+        if context <= self.most_asked:
             raise DataError(
-                f"a context of {context} tokens has no room for the keys, which may take {needed} with the question; "
-                "use a larger data.sequence_length, fewer data.needles or data.digits"
+                f"a context of {context} tokens has no room for the keys, which may take {self.most_asked} with the "
+                "question; use a larger data.sequence_length, fewer data.needles or data.digits"
             )
 
     def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
@@ -122,7 +127,7 @@ class RetrievalDataset(TextDataset):
         names = [_NAMES[i] for i in rng.permutation(len(_NAMES))[:count]]
         encode = self.tokenizer.encode
         keys = [encode("".join(f" {digit}" for digit in rng.integers(0, 10, self.config.digits))) for _ in names]
-        told = [encode(f" The key of {name} is") for name in names]
+        told = [encode(_told(name)) for name in names]
         needles = [np.concatenate([tell, key, encode(".")]) for tell, key in zip(told, keys, strict=True)]
         size = width + 1 - sum(map(len, needles)) - len(told[0]) - len(keys[0])
         filler = self._filler(split, rng, size)
@@ -140,6 +145,10 @@ class RetrievalDataset(TextDataset):
             raise DataError(f"{split.name} has {split.num_tokens} tokens, needs {size} for filler; use more text")
         start = int(rng.integers(0, split.num_tokens - size + 1))
         return np.asarray(split.tokens[start : start + size], np.int32)
+
+
+def _told(name: str) -> str:
+    return f" The key of {name} is"
 
 
 def _batch(rows: list[tuple[np.ndarray, np.ndarray]]) -> Batch:

@@ -12,11 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, looks_in_panels, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, log2_axis, looks_in_panels, png
 from jaxgpt.experiment.report.tables import Table, cell, headings
 
 _DEPTH = re.compile(r"(.+)_depth_(\d+)")
@@ -76,7 +75,7 @@ def title(metric: str, panel: str = "") -> str:
     return f"{panel}: {words}" if panel else words.capitalize()
 
 
-def spread(lengths: Sequence[int]) -> bool:
+def far_apart(lengths: Sequence[int]) -> bool:
     """Whether lengths lie so far apart that a logarithmic axis shows them better."""
     return bool(lengths) and max(lengths) > 4 * min(lengths)
 
@@ -140,24 +139,22 @@ def _curves(report: Report, metric: str) -> bytes:
     shown = panels(report, metric)
     figure, grid = _grid(len(shown), 3.6, 2.9)
     lines = {}
+    look_of = looks_in_panels(report)
     for axes, (panel, variants) in zip(grid, shown.items(), strict=True):
-        for variant in variants:
-            label, curve = report.label_in_panel(variant), points(report.results, variant, metric)
-            look, x = looks_in_panels(report)[variant], [point.context for point in curve]
+        curves = {variant: points(report.results, variant, metric) for variant in variants}
+        for variant, curve in curves.items():
+            look, x = look_of[variant], [point.context for point in curve]
             low = [point.interval.mean if point.interval.low is None else point.interval.low for point in curve]
             high = [point.interval.mean if point.interval.high is None else point.interval.high for point in curve]
             axes.fill_between(x, np.clip(low, 0, 1), np.clip(high, 0, 1), color=look.colour, alpha=0.14, linewidth=0)
             y = [point.interval.mean for point in curve]
             (line,) = axes.plot(x, y, look.line, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.7)
-            lines[label] = line
+            lines[report.label_in_panel(variant)] = line
         axes.axvline(report.results.train_length, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.set_ylim(-0.03, 1.03)
-        lengths = sorted({point.context for variant in variants for point in points(report.results, variant, metric)})
-        if spread(lengths):
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_locator(FixedLocator(lengths))
-            axes.xaxis.set_major_formatter(FixedFormatter([str(length) for length in lengths]))
+        lengths = sorted({point.context for curve in curves.values() for point in curve})
+        if far_apart(lengths):
+            log2_axis(axes, lengths, list(map(str, lengths)))
         axes.set_title(panel or title(metric), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("length", fontsize=9, color=MUTED)
         axes.grid(True, color=GRID, linewidth=0.8)

@@ -26,7 +26,7 @@ from jaxgpt.experiment.report.series import (
     thinned,
     validation,
 )
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, looks, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, log2_axis, looks, png
 from jaxgpt.experiment.statistics import t_interval
 
 Curves = dict[str, list[Point]]
@@ -189,10 +189,7 @@ def _log_x(axes: Axes, report: Report, contexts: Sequence[int]) -> None:
     """Base 2, a tick per context with its multiple of L below, and a line where training ended."""
     length = report.results.train_length
     names = [f"{context}\n{in_lengths(context, length)}".rstrip() for context in contexts]
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(contexts)))
-    axes.xaxis.set_major_formatter(FixedFormatter(names))
-    axes.xaxis.set_minor_locator(NullLocator())
+    log2_axis(axes, contexts, names)
     axes.set_xlim(contexts[0] / 1.12, contexts[-1] * 1.06)
     axes.axvline(length, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(

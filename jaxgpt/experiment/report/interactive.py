@@ -82,12 +82,11 @@ def accuracy_figure(report: Report) -> Trace | None:
 
 def depth_figure(report: Report) -> Trace | None:
     """Heat maps of what was found by depth and context, those of one accuracy side by side, the accuracy by a menu."""
-    names = accuracy.by_depth(report)
-    found = {name: accuracy.heat_maps(report, name) for name in names}
+    found = {name: accuracy.heat_maps(report, name) for name in accuracy.by_depth(report)}
     most = max((len(fields) for _, _, fields in found.values()), default=0)
     views = []
     for name, (depths, contexts, fields) in found.items():
-        texts = [f"{context}<br>{in_lengths(context, report.results.train_length)}" for context in contexts]
+        texts = _tick_texts(contexts, report.results.train_length)
         common = {"type": "heatmap", "zmin": 0, "zmax": 1, "colorscale": "Viridis", "texttemplate": "%{z:.2f}"}
         # Axes that another view needs have a place in this one, too: by default they would cover the figure.
         unused = {"visible": False, "domain": [0.999, 1]}
@@ -300,14 +299,18 @@ def _context_axis(report: Report, curves: dict[str, list[Point]]) -> Trace:
 def _log2_axis(ticks: Sequence[int], length: int, title: str) -> Trace:
     """A logarithmic axis with a tick at each context; plotly has no base 2, but equal ratios look equal in any base."""
     ends = [math.log10(ticks[0]) - 0.04, math.log10(ticks[-1]) + 0.04]
-    texts = [f"{tick}<br>{in_lengths(tick, length)}" for tick in ticks]
+    texts = _tick_texts(ticks, length)
     return {**_AXIS, "type": "log", "range": ends, "tickvals": list(ticks), "ticktext": texts, "title": {"text": title}}
 
 
+def _tick_texts(ticks: Sequence[int], length: int) -> list[str]:
+    return [f"{tick}<br>{in_lengths(tick, length)}" for tick in ticks]
+
+
 def _length_axis(lengths: Sequence[int], train_length: int) -> Trace:
-    if accuracy.spread(lengths):
+    if accuracy.far_apart(lengths):
         return _log2_axis(lengths, train_length, "length")
-    texts = [f"{length}<br>{in_lengths(length, train_length)}" for length in lengths]
+    texts = _tick_texts(lengths, train_length)
     return {**_AXIS, "tickvals": list(lengths), "ticktext": texts, "title": {"text": "length"}}
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from jaxgpt.experiment.report.model import Report
 
@@ -49,6 +52,14 @@ def png(figure: Figure) -> bytes:
     # No name of the software inside: its version would change the bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def log2_axis(axes: Axes, ticks: Sequence[int], names: Sequence[str]) -> None:
+    """A horizontal axis to base 2 with these ticks and no others."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_major_formatter(FixedFormatter(names))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def looks(report: Report) -> dict[str, Look]:

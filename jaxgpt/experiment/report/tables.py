@@ -59,7 +59,7 @@ def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind
     for variant, curve in curves.items():
         if curve:
             cells = {point.context: cell(point.interval, kind) for point in curve}
-            name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
+            name = _mark(report.label(variant), variant in marked)
             rows.append([name, *(cells.get(context, "–") for context in contexts)])
     columns = ["variant", *map(str, contexts)]
     if len(report.results.lengths) == 1:
@@ -69,6 +69,10 @@ def _by_context(report: Report, title: str, curves: dict[str, list[Point]], kind
         note = "Geometric mean over seeds [95% t interval, unadjusted]."
     note += _gate_note({variant for variant in marked if curves.get(variant)})
     return Table(title, columns, rows, note)
+
+
+def _mark(text: str, fails: bool) -> str:
+    return f"{text} {FAILS}" if fails else text
 
 
 def _gate_note(marked: set[str]) -> str:
@@ -92,7 +96,7 @@ def by_train_length(report: Report) -> list[Table]:
         for variant, group in report.groups.items():
             for point in exponentials(points(report.results, variant, f"{protocol}_nll")):
                 row = cells.setdefault((report.results.length(variant), point.context), {})
-                row[group] = cell(point.interval, "perplexity") + (f" {FAILS}" if variant in marked else "")
+                row[group] = _mark(cell(point.interval, "perplexity"), variant in marked)
         rows = [
             [f"{train} / {test}", *(row.get(g, "–") for g in columns)] for (train, test), row in sorted(cells.items())
         ]
@@ -121,7 +125,7 @@ def _ranking(report: Report, multiple: float) -> Table:
     for place, variant in enumerate(order, start=1):
         paired = [found[variant][seed] - found[order[0]][seed] for seed in found[variant] if seed in found[order[0]]]
         behind = cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
-        name = report.label(variant) + (f" {FAILS}" if variant in marked else "")
+        name = _mark(report.label(variant), variant in marked)
         rows.append([str(place), name, cell(means[variant], "nats"), behind])
     title = f"Ranking with context {in_lengths(round(multiple * 16), 16)}"
     note = (
