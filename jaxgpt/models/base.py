@@ -16,10 +16,11 @@ from jaxgpt.registry import slot
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """The states of all layers, stacked, and how many tokens they hold."""
+    """The state of every layer, and how many tokens they hold."""
 
-    layers: Any  # every leaf [layers, B, ...]
+    layers: tuple[Any, ...]  # every leaf [B, ...]
     at: Array  # int32 scalar: where the next tokens go
+    length: int = dataclasses.field(metadata={"static": True})  # tokens there is room for
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +30,7 @@ class Output:
 
     logits: Array  # float32 [B, T, V]
     cache: Cache | None
-    aux: dict[str, Array]  # statistics of every layer, stacked: [layers, ...]
+    aux: dict[str, Array]  # statistics, stacked: [layers that report it, ...]
 
 
 class Model(nnx.Module):

@@ -1,7 +1,9 @@
 """The decoder-only language model (GPT): embedding, blocks, head.
 
-Layers are stacked in repeating groups: `pattern: [local, local, global]` names the kind of each layer of a group, and
-`position` and `window` may be mappings from these kinds. All layers' parameters are stacked, [layers, ...].
+Layers come in repeating groups: `pattern: [local, local, global]` names the kind of each layer of a group, and
+`position`, `window`, `mixer` and `feedforward` may be mappings from these kinds. Parameters of like layers are stacked,
+[layers, ...]: all of them as `blocks/...`, or those of each kind as `blocks/<kind>/...` where mixers or feed-forward
+layers differ.
 
 Shapes: B batch, T tokens, D model width, V vocabulary.
 """
@@ -11,15 +13,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxgpt.config import FrozenMapping, added_later
 from jaxgpt.errors import ConfigError
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
+from jaxgpt.models.stack import Order, block_at, in_groups, make_blocks, of_kind, one_by_one
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
@@ -30,8 +34,6 @@ from jaxgpt.nn.params import named, normal
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.registry import register
-
-T = TypeVar("T")
 
 
 @register("decoder")
@@ -46,11 +48,12 @@ class DecoderConfig(ModelConfig):
     num_kv_heads: int | None = None  # None: as many as heads
     width: int = 128
     head_dim: int | None = None  # None: width / num_heads
+    first_layers: tuple[str, ...] = added_later(())  # the kinds of layers before the pattern begins
     pattern: tuple[str, ...] = ("global",)  # the kind of each layer of a repeating group
     position: PositionConfig | Mapping[str, PositionConfig] = RopeConfig()
     window: int | Mapping[str, int | None] | None = None  # tokens a query sees, its own included
-    mixer: MixerConfig = AttentionConfig()
-    feedforward: FeedForwardConfig = DenseConfig()
+    mixer: MixerConfig | Mapping[str, MixerConfig] = AttentionConfig()
+    feedforward: FeedForwardConfig | Mapping[str, FeedForwardConfig] = DenseConfig()
     norm: NormConfig = LayerNormConfig()
     norm_placement: NormPlacement = "pre"
     bias: bool = False
@@ -76,27 +79,35 @@ class DecoderConfig(ModelConfig):
             )
         if self.num_heads % (self.num_kv_heads or self.num_heads):
             raise ValueError(f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}")
-        if not self.pattern or self.num_layers % len(self.pattern):
-            raise ValueError(f"pattern of {len(self.pattern)} layers does not divide num_layers {self.num_layers}")
+        rest = self.num_layers - len(self.first_layers)
+        if not self.pattern or rest < 1 or rest % len(self.pattern):
+            after = f" less the {len(self.first_layers)} of first_layers" if self.first_layers else ""
+            raise ValueError(
+                f"pattern of {len(self.pattern)} layers does not divide num_layers {self.num_layers}{after}"
+            )
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        for name in ("position", "window"):
+        for name in ("position", "window", "mixer", "feedforward"):
             value = getattr(self, name)
-            if isinstance(value, Mapping) and set(value) != set(self.pattern):
-                raise ValueError(
-                    f"{name} names the layer kinds {sorted(value)}, but the pattern has {sorted(set(self.pattern))}"
-                )
+            if isinstance(value, Mapping) and set(value) != set(self.kinds):
+                raise ValueError(f"{name} names the layer kinds {sorted(value)}, but there are {sorted(self.kinds)}")
         for kind in self.kinds:
-            window = _of_kind(self.window, kind)
+            window = of_kind(self.window, kind)
             if window is not None and window < 1:  # a query that sees nothing would attend to all keys alike
                 raise ValueError(f"window must be at least 1, got {window}")
-            _of_kind(self.position, kind).check(self.position_dims)  # before anything runs
+            of_kind(self.position, kind).check(self.position_dims)  # before anything runs
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The layer kinds of the pattern, each once."""
-        return tuple(dict.fromkeys(self.pattern))
+        """The layer kinds, each once."""
+        return tuple(dict.fromkeys(self.first_layers + self.pattern))
+
+    @property
+    def order(self) -> Order:
+        """Which layer is of which kind, and whether their parameters stand in one stack."""
+        alike = not isinstance(self.mixer, Mapping) and not isinstance(self.feedforward, Mapping)
+        return Order(self.first_layers, self.pattern, self.num_layers, one_stack=alike)
 
     @property
     def layer_dims(self) -> LayerDims:
@@ -138,16 +149,17 @@ class DecoderConfig(ModelConfig):
         pairs of a sequence, hidden ones too, as Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
         """
         assert self.vocab_size is not None
-        mixer = self.mixer.flops_per_token(self.layer_dims, sequence_length)
-        layer = mixer + self.feedforward.flops_per_token(self.width)
-        return 3 * (self.num_layers * layer + 2 * self.width * self.vocab_size)
+        total = 2 * self.width * self.vocab_size
+        for kind in self.order.kinds:
+            total += of_kind(self.mixer, kind).flops_per_token(self.layer_dims, sequence_length)
+            total += of_kind(self.feedforward, kind).flops_per_token(self.width)
+        return 3 * total
 
     def with_hidden(self, hidden: int) -> Self:
+        if isinstance(self.feedforward, Mapping):
+            changed = FrozenMapping({kind: one.with_hidden(hidden) for kind, one in self.feedforward.items()})
+            return dataclasses.replace(self, feedforward=changed)
         return dataclasses.replace(self, feedforward=self.feedforward.with_hidden(hidden))
-
-
-def _of_kind(value: T | Mapping[str, T], kind: str) -> T:
-    return cast(T, value[kind] if isinstance(value, Mapping) else value)
 
 
 class Decoder(Model):
@@ -167,11 +179,11 @@ class Decoder(Model):
         else:
             self.position = config.position.make(config.position_dims, named(key, "position"))
 
-        def block(key: Array) -> Block:
-            parts = (config.mixer, config.feedforward, config.norm, config.norm_placement, config.residual_dropout)
-            return Block(*parts, dims, key=key)
+        def block(kind: str, key: Array) -> Block:
+            parts = of_kind(config.mixer, kind), of_kind(config.feedforward, kind)
+            return Block(*parts, config.norm, config.norm_placement, config.residual_dropout, dims, key=key)
 
-        self.blocks = jax.vmap(block)(jax.random.split(named(key, "blocks"), config.num_layers))
+        self.blocks = make_blocks(config.order, block, jax.random.split(named(key, "blocks"), config.num_layers))
         # Post-norm blocks end in a norm already.
         self.final_norm = config.norm.make(width, config.bias) if config.norm_placement == "pre" else None
         untied = not config.tie_embeddings  # one assignment: what is None once cannot become a parameter
@@ -189,9 +201,9 @@ class Decoder(Model):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `length` tokens of `batch` sequences."""
-        one = self.blocks.mixer.init_state(batch, length, jnp.dtype(self.config.compute_dtype))
-        layers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (self.config.num_layers, *leaf.shape)), one)
-        return Cache(layers, jnp.int32(0))
+        order, dtype = self.config.order, jnp.dtype(self.config.compute_dtype)
+        mixers = [block_at(self.blocks, order, number).mixer for number in range(order.count)]
+        return Cache(tuple(mixer.init_state(batch, length, dtype) for mixer in mixers), jnp.int32(0), length)
 
     def __call__(
         self,
@@ -220,7 +232,7 @@ class Decoder(Model):
     def hidden(self, tokens_BT, positions=None, cache=None, key=None):
         config = self.config
         # Shapes are known before compilation; positions inside a cache are not: its whole length must have values.
-        length = tokens_BT.shape[1] if cache is None else jax.tree.leaves(cache.layers)[0].shape[2]
+        length = tokens_BT.shape[1] if cache is None else cache.length
         for kind in config.kinds:
             self.encoding(kind).check_range(length)
         if positions is None:
@@ -235,7 +247,7 @@ class Decoder(Model):
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
         x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key)
         if cache is not None:
-            cache = Cache(layers, cache.at + tokens_BT.shape[1])
+            cache = dataclasses.replace(cache, layers=layers, at=cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
 
     def _stack(
@@ -245,27 +257,18 @@ class Decoder(Model):
         place: Array | None,
         cache: Cache | None,
         key: Array | None,
-    ) -> Any:
-        """All blocks in order, in groups of the pattern: (x, states, aux), the latter two stacked by layer."""
-        config, size = self.config, len(self.config.pattern)
+    ) -> tuple[Array, Any, dict[str, Array]]:
+        """All blocks in order: x, the states of the layers if there is a cache, and statistics stacked by layer."""
+        config = self.config
         at = None if cache is None else cache.at
-        states = None if cache is None else cache.layers
-        numbers = jnp.arange(config.num_layers)
 
-        def group(x, group_leaves):
-            results = []
-            for i, kind in enumerate(config.pattern):
-                block, state, number = jax.tree.map(lambda leaf, i=i: leaf[i], group_leaves)
-                layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
-                mask = Mask(_of_kind(config.window, kind))
-                context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, place)
-                x, state, aux = block(x, context, state)
-                results.append((state, aux))
-            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        def call(block: Block, kind: str, number: int | Array, x: Array, state: Any):
+            layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
+            mask = Mask(of_kind(config.window, kind))
+            return block(x, MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, place), state)
 
-        leaves = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), (self.blocks, states, numbers))
-        unrolled = config.layers == "unroll" or (config.layers is None and jax.default_backend() == "cpu")
-        body = jax.checkpoint(group) if config.remat else group
-        x_BTD, stacked = jax.lax.scan(body, x_BTD, leaves, unroll=unrolled)
-        states, aux = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
-        return x_BTD, states, aux
+        if cache is not None:
+            return one_by_one(self.blocks, config.order, call, x_BTD, cache.layers)
+        unroll = config.layers == "unroll" or (config.layers is None and jax.default_backend() == "cpu")
+        x_BTD, aux = in_groups(self.blocks, config.order, call, x_BTD, unroll=unroll, remat=config.remat)
+        return x_BTD, None, aux

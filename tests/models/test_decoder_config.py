@@ -23,10 +23,10 @@ from jaxgpt.models.decoder import DecoderConfig
         ({"embedding_dropout": -0.1}, "embedding_dropout must be at least 0"),
         ({"window": 0}, "window must be at least 1, got 0"),
         ({"pattern": ["a"], "window": {"a": -1}}, "window must be at least 1, got -1"),
-        ({"window": {"local": 3}}, r"window names the layer kinds \['local'\], but the pattern has \['global'\]"),
+        ({"window": {"local": 3}}, r"window names the layer kinds \['local'\], but there are \['global'\]"),
         (
             {"pattern": ["a", "b"], "position": {"a": {"type": "rope"}}},
-            r"position names the layer kinds \['a'\], but the pattern has \['a', 'b'\]",
+            r"position names the layer kinds \['a'\], but there are \['a', 'b'\]",
         ),
         ({"norm_placement": "prenorm"}, "norm_placement: 'prenorm' is not possible; did you mean 'pre'"),
         ({"head_dim": 5}, "rope turns pairs of dimensions, and 1 of the head width 5 is 5"),

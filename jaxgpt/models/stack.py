@@ -1,0 +1,139 @@
+"""Layers one after the other: some first ones, then a pattern that repeats, scanned over or unrolled.
+
+Parameters of like layers are stacked, [layers, ...]. Where layers differ in their parts, each kind has a stack of its
+own. States of layers (caches) are never stacked: each is written in place, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxgpt.nn.block import Block
+
+Blocks = Any  # a Block of stacked parameters, or a mapping of kinds to such
+Aux = dict[str, Array]
+Call = Callable[[Block, str, Any, Array, Any], tuple[Array, Any, Aux]]
+"""block, kind, number of the layer, x, state -> x, state, aux"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The kind of every layer: `first`, then `pattern` as often as it takes to make `count` layers.
+
+    one_stack: all kinds have the same parts, so that one stack holds them all.
+    """
+
+    first: tuple[str, ...]
+    pattern: tuple[str, ...]
+    count: int
+    one_stack: bool
+
+    @property
+    def repeats(self) -> int:
+        """How often the pattern stands."""
+        return (self.count - len(self.first)) // len(self.pattern)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each layer."""
+        return self.first + self.pattern * self.repeats
+
+    def layers_of(self, kind: str) -> list[int]:
+        """The numbers of the layers whose parameters stand in this kind's stack."""
+        return [number for number, other in enumerate(self.kinds) if self.one_stack or other == kind]
+
+
+def make_blocks(order: Order, make: Callable[[str, Array], Block], keys: Array) -> Blocks:
+    """All blocks, drawn by `make(kind, key)` with a key for each layer."""
+
+    def stack(kind: str) -> Block:
+        return jax.vmap(lambda key: make(kind, key))(keys[jnp.array(order.layers_of(kind))])
+
+    if order.one_stack:
+        return stack(order.pattern[0])
+    return nnx.Dict({kind: stack(kind) for kind in dict.fromkeys(order.kinds)})
+
+
+def block_at(blocks: Blocks, order: Order, number: int) -> Block:
+    """The block of one layer."""
+    kind = order.kinds[number]
+    place = order.layers_of(kind).index(number)
+    return jax.tree.map(lambda leaf: leaf[place], blocks if order.one_stack else blocks[kind])
+
+
+def one_by_one(
+    blocks: Blocks, order: Order, call: Call, x: Array, states: Sequence[Any]
+) -> tuple[Array, tuple[Any, ...], Aux]:
+    """Every layer in turn, each with its state: x, the new states, and statistics stacked by layer."""
+    new_states, found = [], []
+    for number, kind in enumerate(order.kinds):
+        x, state, aux = call(block_at(blocks, order, number), kind, number, x, states[number])
+        new_states.append(state)
+        found.append(aux)
+    return x, tuple(new_states), _gather(found, [], 0)
+
+
+def in_groups(blocks: Blocks, order: Order, call: Call, x: Array, *, unroll: bool, remat: bool) -> tuple[Array, Aux]:
+    """The first layers in turn, then a scan over the repeats of the pattern: x, and statistics stacked by layer.
+
+    unroll: write the scan out. remat: compute activations of each repeat (each first layer) again for the gradient.
+    """
+    first, pattern = order.first, order.pattern
+    whole = {"": blocks} if order.one_stack else {kind: blocks[kind] for kind in dict.fromkeys(pattern)}
+    in_pattern = {name: [i for i, kind in enumerate(pattern) if name in ("", kind)] for name in whole}
+
+    def groups(name: str) -> Any:
+        size = len(in_pattern[name])
+        begin = len(first) if order.one_stack else first.count(name)
+        return jax.tree.map(lambda leaf: leaf[begin:].reshape(order.repeats, size, *leaf.shape[1:]), whole[name])
+
+    def alone(x: Array, block: Block, number: int) -> tuple[Array, Aux]:
+        x, _, aux = call(block, first[number], number, x, None)
+        return x, aux
+
+    def group(x: Array, leaves: Any) -> tuple[Array, list[Aux]]:
+        stacks, numbers = leaves
+        found = []
+        for i, kind in enumerate(pattern):
+            name = "" if order.one_stack else kind
+            place = in_pattern[name].index(i)
+            block = jax.tree.map(lambda leaf, place=place: leaf[place], stacks[name])
+            x, _, aux = call(block, kind, numbers[i], x, None)
+            found.append(aux)
+        return x, found
+
+    begun = []
+    for number in range(len(first)):
+        once = jax.checkpoint(alone, static_argnums=2) if remat else alone
+        x, aux = once(x, block_at(blocks, order, number), number)
+        begun.append(aux)
+    numbers = jnp.arange(len(first), order.count).reshape(order.repeats, len(pattern))
+    leaves = {name: groups(name) for name in whole}, numbers
+    x, found = jax.lax.scan(jax.checkpoint(group) if remat else group, x, leaves, unroll=unroll)
+    return x, _gather(begun, found, order.repeats)
+
+
+def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
+    """Statistics by name, [layers that report it, ...] in their order: of single layers, then of each place in the
+    pattern, [repeats, ...]."""
+    gathered = {}
+    for name in dict.fromkeys(name for aux in (*begun, *found) for name in aux):
+        parts = [aux[name][None] for aux in begun if name in aux]
+        repeated = [aux[name] for aux in found if name in aux]
+        if repeated:
+            stacked = jnp.stack(repeated, axis=1)
+            parts.append(stacked.reshape(repeats * len(repeated), *stacked.shape[2:]))
+        gathered[name] = jnp.concatenate(parts)
+    return gathered
+
+
+def of_kind(value: Any, kind: str) -> Any:
+    """What a layer kind has of a setting that is one for all or a mapping from kinds."""
+    return value[kind] if isinstance(value, Mapping) else value
