@@ -4,7 +4,8 @@
 proportional to the length. Positions (`q_where`, `k_where`) are pytrees of [B or 1, T] arrays, opaque here; `mask` and
 `bias` are called on blocks of them. Scores and softmax are float32 whatever the inputs are.
 
-Shapes: B batch, T query tokens, S key tokens, N heads, K key-value heads, G = N // K, H head width.
+Shapes: B batch, T query tokens, S key tokens, N heads, K key-value heads, G = N // K, H head width of queries and keys
+(values may have another).
 """
 
 from __future__ import annotations
@@ -39,6 +40,30 @@ class Dropout(NamedTuple):
     key: Array
 
 
+class Softmax(NamedTuple):
+    """How products of queries and keys become weights.
+
+    scale: factor of the products; None: 1/sqrt(H).
+    soft_cap: c in c * tanh(score / c), which bounds scaled products before a bias is added (Gemma 2, arXiv:2408.00118,
+        section 2.2).
+    sinks_N: a logit per head that takes part in the sum of the softmax and has no value: what attention may spend on
+        nothing (Xiao et al. 2023, arXiv:2309.17453, section 3.3, as gpt-oss, arXiv:2508.10925).
+    """
+
+    scale: float | None = None
+    soft_cap: float | None = None
+    sinks_N: Array | None = None
+
+    def capped(self, scores: Array) -> Array:
+        return scores if self.soft_cap is None else self.soft_cap * jnp.tanh(scores / self.soft_cap)
+
+    def factor(self, head_width: int) -> float:
+        return head_width**-0.5 if self.scale is None else self.scale
+
+
+PLAIN = Softmax()
+
+
 def attention(
     q_BTNH: Array,
     k_BSKH: Array,
@@ -50,8 +75,9 @@ def attention(
     dropout: Dropout | None = None,
     implementation: Implementation | None = None,
     causal: bool = False,
+    softmax: Softmax = PLAIN,
 ) -> Array:
-    """Softmax attention with scores q.k / sqrt(H) + bias; returns [B, T, N, H] in q's type.
+    """Softmax attention with scores q.k / sqrt(H) + bias; returns [B, T, N, V] in q's type, V the values' width.
 
     `causal` says what the opaque mask cannot: queries and keys are the same tokens, and none sees one to its right in
     the arrays. It changes no result (but of padded rows, which see nothing); `dense` leaves out what it knows hidden.
@@ -63,8 +89,8 @@ def attention(
         implementation = "dense" if short else "blockwise"
     arguments = q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout
     if implementation == "dense":
-        return dense(*arguments, causal=causal)
-    return {"naive": naive, "blockwise": blockwise}[implementation](*arguments)
+        return dense(*arguments, softmax, causal=causal)
+    return {"naive": naive, "blockwise": blockwise}[implementation](*arguments, softmax)
 
 
 def keep(weights: Array, dropout: Dropout | None) -> Array:
@@ -75,25 +101,29 @@ def keep(weights: Array, dropout: Dropout | None) -> Array:
     return jnp.where(kept, weights / (1.0 - dropout.rate), 0.0)
 
 
-def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None) -> Array:
+def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, softmax=PLAIN) -> Array:
     """One einsum after the other, nothing clever: the definition."""
     groups = q_BTNH.shape[2] // k_BSKH.shape[2]
     k_BSNH = jnp.repeat(k_BSKH, groups, axis=2).astype(jnp.float32)
     v_BSNH = jnp.repeat(v_BSKH, groups, axis=2).astype(jnp.float32)
-    scores = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH.astype(jnp.float32), k_BSNH) * q_BTNH.shape[-1] ** -0.5
+    scores = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH.astype(jnp.float32), k_BSNH) * softmax.factor(q_BTNH.shape[-1])
+    scores = softmax.capped(scores)
     if bias is not None:
         scores = scores + bias(q_where, k_where)
     scores = jnp.where(mask(q_where, k_where)[:, None], scores, MASKED)
-    weights = keep(jax.nn.softmax(scores, axis=-1), dropout)
+    if softmax.sinks_N is not None:
+        sink = jnp.broadcast_to(softmax.sinks_N[None, :, None, None], (*scores.shape[:3], 1))
+        scores = jnp.concatenate([scores, sink], axis=-1)
+    weights = keep(jax.nn.softmax(scores, axis=-1)[..., : k_BSNH.shape[1]], dropout)
     return jnp.einsum("BNTS,BSNH->BTNH", weights, v_BSNH).astype(q_BTNH.dtype)
 
 
-def _scores(q_BKGTH: Array, k_BKSH: Array, visible: Array, bias: Array | None) -> Array:
+def _scores(q_BKGTH: Array, k_BKSH: Array, visible: Array, bias: Array | None, softmax: Softmax) -> Array:
     """float32 scores [B, K, G, T, S] of one block, masked; the scale is already in q."""
     batch, kv_heads, groups, queries, width = q_BKGTH.shape
     flat = q_BKGTH.reshape(batch, kv_heads, groups * queries, width)
     scores = jnp.einsum("BKXH,BKSH->BKXS", flat, k_BKSH, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, kv_heads, groups, queries, k_BKSH.shape[2])
+    scores = softmax.capped(scores.reshape(batch, kv_heads, groups, queries, k_BKSH.shape[2]))
     if bias is not None:
         scores = scores + bias.reshape(bias.shape[0], kv_heads, groups, *bias.shape[2:])
     return jnp.where(visible[:, None, None], scores, MASKED)
@@ -107,13 +137,20 @@ def _values(weights_BKGTS: Array, v_BKSH: Array) -> Array:
     return out.reshape(batch, kv_heads, groups, queries, v_BKSH.shape[-1])
 
 
-def _heads_first(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array) -> tuple[Array, Array, Array]:
+def _heads_first(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, softmax: Softmax) -> tuple[Array, Array, Array]:
     """Heads before time, so that every product is a batched matrix product over contiguous memory; q is scaled."""
     batch, queries, heads, width = q_BTNH.shape
     kv_heads = k_BSKH.shape[2]
-    q_BNTH = jnp.swapaxes(q_BTNH * jnp.asarray(width**-0.5, q_BTNH.dtype), 1, 2)
+    q_BNTH = jnp.swapaxes(q_BTNH * jnp.asarray(softmax.factor(width), q_BTNH.dtype), 1, 2)
     q_BKGTH = q_BNTH.reshape(batch, kv_heads, heads // kv_heads, queries, width)
     return q_BKGTH, jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
+
+
+def _sinks(softmax: Softmax, like_BKGTS: Array) -> Array | None:
+    """The sinks as [1, K, G, 1, 1]."""
+    if softmax.sinks_N is None:
+        return None
+    return softmax.sinks_N.astype(jnp.float32).reshape(1, *like_BKGTS.shape[1:3], 1, 1)
 
 
 def _heads_last(out_BKGTH: Array, like: Array) -> Array:
@@ -121,7 +158,9 @@ def _heads_last(out_BKGTH: Array, like: Array) -> Array:
     return jnp.swapaxes(out_BKGTH.reshape(batch, kv_heads * groups, queries, width), 1, 2).astype(like.dtype)
 
 
-def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, causal=False) -> Array:
+def dense(
+    q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, softmax=PLAIN, causal=False
+) -> Array:
     """All scores of a sequence at once, heads first.
 
     CPUs want three things more. The batch is cut into a few pieces that do not depend on each other, so that cores need
@@ -129,7 +168,7 @@ def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=Non
     computed again in the backward pass; causal scores are cut into slices of queries, each with the keys up to its
     end. What all sequences share of mask and bias is computed once.
     """
-    q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH)
+    q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
     batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
     whole = jax.default_backend() != "cpu" or dropout is not None
     ends = _slice_ends(queries) if causal and queries == keys and not whole else [queries]
@@ -151,7 +190,7 @@ def dense(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=Non
         q, k, v, where = sequences
         parts = []
         for start, end, count, pair in zip(starts, ends, seen, added or masks_and_biases(*where), strict=True):
-            parts.append(_attend(q[:, :, :, start:end], k[:, :, :count], v[:, :, :count], *pair, dropout))
+            parts.append(_attend(q[:, :, :, start:end], k[:, :, :count], v[:, :, :count], *pair, dropout, softmax))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
 
     sequences = q, k, v, where
@@ -183,13 +222,18 @@ def _group_rows(count: int, bytes_each: int) -> int:
     return max(rows for rows in range(1, min(count, fitting) + 1) if count % rows == 0)
 
 
-def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout) -> Array:
+def _attend(q_BKGTH, k_BKSH, v_BKSH, visible, bias, dropout, softmax) -> Array:
     """Softmax attention, float32 [B, K, G, T, H]. Weights are divided by their sum after the product with the values:
     there are fewer of those than scores."""
-    scores = _scores(q_BKGTH, k_BKSH, visible, bias)
+    scores, sinks = _scores(q_BKGTH, k_BKSH, visible, bias, softmax), _sinks(softmax, q_BKGTH)
     top = jax.lax.stop_gradient(scores).max(axis=-1, keepdims=True)
+    if sinks is not None:
+        top = jnp.maximum(top, jax.lax.stop_gradient(sinks))
     weights = jnp.exp(scores - top)
-    return _values(keep(weights, dropout), v_BKSH) / weights.sum(axis=-1, keepdims=True)
+    total = weights.sum(axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + jnp.exp(sinks - top)
+    return _values(keep(weights, dropout), v_BKSH) / total
 
 
 def _slice_ends(queries: int) -> list[int]:
@@ -206,12 +250,14 @@ def _every_row(x: Array, batch: int) -> Array:
     return jnp.broadcast_to(x, (batch, *x.shape[1:]))
 
 
-def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, block: int = BLOCK) -> Array:
+def blockwise(
+    q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, softmax=PLAIN, block: int = BLOCK
+) -> Array:
     """Online softmax over blocks of queries and keys (Rabe & Staats 2021, arXiv:2112.05682; FlashAttention,
     arXiv:2205.14135): memory grows with T, not T * S. Blocks that the mask hides whole are skipped.
     """
     queries, keys = q_BTNH.shape[1], k_BSKH.shape[1]
-    q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH)
+    q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
     size_q, size_k = min(block, queries), min(block, keys)
     q_blocks = in_blocks(q, 3, size_q), where_in_blocks(q_where, size_q)
     k_blocks = in_blocks(k, 2, size_k), in_blocks(v, 2, size_k), where_in_blocks(k_where, size_k)
@@ -221,18 +267,21 @@ def blockwise(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout
     def one_query_block(_, block_q):
         q_block, at, number = block_q
         drop_key = None if dropout is None else jax.random.fold_in(dropout.key, number)
-        step = functools.partial(_key_block, q_block, at, mask, bias, dropout, drop_key)
-        shape = q_block.shape[:-1]
-        start = (jnp.full(shape, MASKED), jnp.zeros(shape), jnp.zeros(q_block.shape, jnp.float32))
+        step = functools.partial(_key_block, q_block, at, mask, bias, dropout, drop_key, softmax)
+        shape, sinks = q_block.shape[:-1], _sinks(softmax, q_block)
+        # A sink is the first thing seen: its weight is 1 and its value nothing.
+        top = jnp.full(shape, MASKED) if sinks is None else jnp.broadcast_to(sinks[..., 0], shape)
+        total = jnp.full(shape, 0.0 if sinks is None else 1.0)
+        start = (top, total, jnp.zeros((*shape, v.shape[-1]), jnp.float32))
         (_, total, out), _ = jax.lax.scan(jax.checkpoint(step), start, (*k_blocks, present, numbers))
         return None, out / jnp.maximum(total, 1e-30)[..., None]
 
     _, out = jax.lax.scan(one_query_block, None, (*q_blocks, jnp.arange(q_blocks[0].shape[0])))
-    out = jnp.moveaxis(out, 0, 3).reshape(*q.shape[:3], -1, q.shape[-1])[:, :, :, :queries]
+    out = jnp.moveaxis(out, 0, 3).reshape(*q.shape[:3], -1, v.shape[-1])[:, :, :, :queries]
     return _heads_last(out, q_BTNH)
 
 
-def _key_block(q_block, at, mask, bias, dropout, drop_key, carry, block_k):
+def _key_block(q_block, at, mask, bias, dropout, drop_key, softmax, carry, block_k):
     """One key block into the running (maximum, sum, weighted values) of a query block; skipped if it is all hidden."""
     k_block, v_block, where, present, number = block_k
 
@@ -241,7 +290,8 @@ def _key_block(q_block, at, mask, bias, dropout, drop_key, carry, block_k):
 
     def attend(carry):
         top, total, out = carry
-        scores = _scores(q_block, k_block, visible_here(at, where), None if bias is None else bias(at, where))
+        added = None if bias is None else bias(at, where)
+        scores = _scores(q_block, k_block, visible_here(at, where), added, softmax)
         new_top = jnp.maximum(top, scores.max(-1))
         # A row that has seen nothing yet has top = MASKED: exp(MASKED - MASKED) would count hidden keys as seen.
         weights = jnp.where(scores > MASKED / 2, jnp.exp(scores - new_top[..., None]), 0.0)

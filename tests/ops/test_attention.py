@@ -13,7 +13,7 @@ import pytest
 from jaxgpt.nn.mixer.base import Mask
 from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops import attention as module
-from jaxgpt.ops.attention import Dropout, attention, blockwise, dense, naive
+from jaxgpt.ops.attention import Dropout, Softmax, attention, blockwise, dense, naive
 
 B, N, H = 2, 4, 8
 small_blocks = functools.partial(blockwise, block=8)
@@ -218,3 +218,46 @@ def test_blockwise_memory_grows_with_length_not_its_square():
 
     assert memory(functools.partial(blockwise, block=32)) < length * length * 4 / 2
     assert memory(dense) > length * length * 4
+
+
+SCORING = {
+    "scale": Softmax(scale=0.9),
+    "soft cap": Softmax(soft_cap=1.5),
+    "sinks": Softmax(sinks_N=jnp.array([-1.0, 0.0, 1.0, 3.0])),
+    "all": Softmax(0.5, 2.0, jnp.array([3.0, 0.0, -2.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("scoring", SCORING.values(), ids=SCORING)
+def test_scale_cap_and_sinks_equal_the_naive_form(fast, scoring):
+    """Values, half as wide as keys, and gradients, those of the sinks too; packed, with a bias."""
+    q, k, v = qkv(20, 2)
+    v, where, pull = v[..., : H // 2], packed(), draw(3, B, 20, N, H // 2)
+    real = (where.segment > 0)[:, :, None, None]
+
+    def both(form):
+        def out(q, k, v, sinks):
+            y = form(q, k, v, where, where, Mask(), shared_bias, softmax=scoring._replace(sinks_N=sinks))
+            return (jnp.where(real, y, 0.0) * pull).sum(), y
+
+        return jax.jit(jax.value_and_grad(out, argnums=(0, 1, 2, 3), has_aux=True))(q, k, v, scoring.sinks_N)
+
+    ((_, wanted), wanted_gradients), ((_, y), gradients) = both(naive), both(fast)
+    np.testing.assert_allclose(jnp.where(real, y, 0.0), jnp.where(real, wanted, 0.0), rtol=2e-5, atol=2e-5)
+    assert jnp.isfinite(y).all()
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(wanted_gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_scale_cap_and_sinks_are_their_formulas():
+    """One head and one query at a time, in numpy: c tanh(s q.k / c) + bias, and exp(sink) in the sum."""
+    q, k, v = (np.asarray(x, np.float64) for x in qkv(6, 2))
+    scoring = SCORING["all"]
+    y = np.asarray(
+        naive(*map(jnp.float32, (q, k, v)), plain(6), plain(6), Mask(window=4), shared_bias, softmax=scoring)
+    )
+    for b, t, n in np.ndindex(B, 6, N):
+        seen = range(max(0, t - 3), t + 1)
+        scores = [2 * np.tanh(0.5 * q[b, t, n] @ k[b, s, n // 2] / 2) - 0.3 * (n + 1) * (t - s) for s in seen]
+        weights = np.exp(scores) / (np.exp(scores).sum() + np.exp(float(scoring.sinks_N[n])))
+        np.testing.assert_allclose(y[b, t, n], weights @ v[b, seen, n // 2], rtol=1e-5, atol=1e-5)
