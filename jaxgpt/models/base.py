@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from jaxgpt.nn.position.base import Positions
+from jaxgpt.ops.cross_entropy import Head
 from jaxgpt.registry import slot
 
 
@@ -58,8 +59,8 @@ class Model(nnx.Module):
         """What the head reads, [B, T, D], with cache and aux: for losses that never hold all logits."""
         raise AssertionError("every model defines hidden")
 
-    def head(self) -> Array:
-        """The matrix [D, V] that turns hidden states into logits."""
+    def head(self) -> Head:
+        """What turns hidden states into logits."""
         raise AssertionError("every model defines head")
 
 

@@ -25,14 +25,15 @@ from jaxgpt.errors import ConfigError
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
 from jaxgpt.models.stack import Order, block_at, in_groups, make_blocks, of_kind, one_by_one
 from jaxgpt.nn.attention.multi_head import AttentionConfig
-from jaxgpt.nn.block import Block, NormPlacement, dropout
+from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.feedforward.dense import DenseConfig
 from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerConfig, MixerContext
 from jaxgpt.nn.norm import LayerNormConfig, NormConfig
-from jaxgpt.nn.params import named, normal
+from jaxgpt.nn.params import constant, named, normal
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
+from jaxgpt.ops.cross_entropy import Head
 from jaxgpt.registry import register
 
 
@@ -56,9 +57,15 @@ class DecoderConfig(ModelConfig):
     feedforward: FeedForwardConfig | Mapping[str, FeedForwardConfig] = DenseConfig()
     norm: NormConfig = LayerNormConfig()
     norm_placement: NormPlacement = "pre"
+    residual: Residual = added_later("sequential")
+    residual_scale: float = added_later(1.0)  # of what each layer writes to the residual stream
     bias: bool = False
     tie_embeddings: bool = True  # the head is the transposed embedding
-    embedding_scale: Literal["one", "sqrt_width"] = "one"  # sqrt_width: Vaswani et al. 2017, section 3.4
+    embedding_scale: Literal["one", "sqrt_width"] | float = "one"  # sqrt_width: Vaswani et al. 2017, section 3.4
+    embedding_norm: bool = added_later(False)  # BLOOM (arXiv:2211.05100, section 3.2.2)
+    head_bias: bool = added_later(False)
+    logit_scale: float = added_later(1.0)
+    logit_soft_cap: float | None = added_later(None)  # c in c tanh(logit / c) (Gemma 2, arXiv:2408.00118)
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
@@ -79,6 +86,8 @@ class DecoderConfig(ModelConfig):
             )
         if self.num_heads % (self.num_kv_heads or self.num_heads):
             raise ValueError(f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}")
+        if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
+            raise ValueError(f"logit_soft_cap must be positive, got {self.logit_soft_cap}")
         rest = self.num_layers - len(self.first_layers)
         if not self.pattern or rest < 1 or rest % len(self.pattern):
             after = f" less the {len(self.first_layers)} of first_layers" if self.first_layers else ""
@@ -92,6 +101,7 @@ class DecoderConfig(ModelConfig):
             value = getattr(self, name)
             if isinstance(value, Mapping) and set(value) != set(self.kinds):
                 raise ValueError(f"{name} names the layer kinds {sorted(value)}, but there are {sorted(self.kinds)}")
+        assert self.wiring  # checks itself
         for kind in self.kinds:
             window = of_kind(self.window, kind)
             if window is not None and window < 1:  # a query that sees nothing would attend to all keys alike
@@ -102,6 +112,18 @@ class DecoderConfig(ModelConfig):
     def kinds(self) -> tuple[str, ...]:
         """The layer kinds, each once."""
         return tuple(dict.fromkeys(self.first_layers + self.pattern))
+
+    @property
+    def wiring(self) -> Wiring:
+        """How layers are joined to the residual stream."""
+        return Wiring(self.norm_placement, self.residual, self.residual_scale, self.residual_dropout)
+
+    @property
+    def embedding_factor(self) -> float:
+        """What token embeddings are multiplied by."""
+        if self.embedding_scale == "sqrt_width":
+            return math.sqrt(self.width)
+        return 1.0 if self.embedding_scale == "one" else self.embedding_scale
 
     @property
     def order(self) -> Order:
@@ -127,14 +149,13 @@ class DecoderConfig(ModelConfig):
     @property
     def position_dims(self) -> PositionDims:
         dims = self.layer_dims
-        scale = math.sqrt(self.width) if self.embedding_scale == "sqrt_width" else 1.0
         return PositionDims(
             self.width,
             dims.head_dim,
             dims.num_heads,
             dims.train_length,
             causal=True,
-            embedding_std=self.init_std * scale,
+            embedding_std=self.init_std * self.embedding_factor,
         )
 
     def make(self, key: Array) -> Decoder:
@@ -181,14 +202,16 @@ class Decoder(Model):
 
         def block(kind: str, key: Array) -> Block:
             parts = of_kind(config.mixer, kind), of_kind(config.feedforward, kind)
-            return Block(*parts, config.norm, config.norm_placement, config.residual_dropout, dims, key=key)
+            return Block(*parts, config.norm, config.wiring, dims, key=key)
 
         self.blocks = make_blocks(config.order, block, jax.random.split(named(key, "blocks"), config.num_layers))
+        self.embedding_norm = config.norm.make(width, config.bias) if config.embedding_norm else None
         # Post-norm blocks end in a norm already.
-        self.final_norm = config.norm.make(width, config.bias) if config.norm_placement == "pre" else None
+        self.final_norm = config.norm.make(width, config.bias) if config.norm_placement != "post" else None
         untied = not config.tie_embeddings  # one assignment: what is None once cannot become a parameter
         head_axes = ("embed", "vocab")
         self.head_matrix = normal(key, "head", (width, vocab_size), head_axes, config.init_std) if untied else None
+        self.head_bias = constant(0.0, (vocab_size,), ("vocab",)) if config.head_bias else None
 
     def encoding(self, kind: str) -> PositionEncoding:
         """The positional encoding of a layer kind."""
@@ -202,8 +225,11 @@ class Decoder(Model):
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `length` tokens of `batch` sequences."""
         order, dtype = self.config.order, jnp.dtype(self.config.compute_dtype)
-        mixers = [block_at(self.blocks, order, number).mixer for number in range(order.count)]
-        return Cache(tuple(mixer.init_state(batch, length, dtype) for mixer in mixers), jnp.int32(0), length)
+        states = []
+        for number, kind in enumerate(order.kinds):
+            mixer = block_at(self.blocks, order, number).mixer
+            states.append(mixer.init_state(batch, length, dtype, of_kind(self.config.window, kind)))
+        return Cache(tuple(states), jnp.int32(0), length)
 
     def __call__(
         self,
@@ -223,11 +249,12 @@ class Decoder(Model):
         if logits_from is not None:
             x_BTD = x_BTD[:, logits_from:]
         flat = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits = jnp.dot(flat, self.head().astype(x_BTD.dtype), preferred_element_type=jnp.float32)
-        return Output(logits.reshape(*x_BTD.shape[:2], -1), cache, aux)
+        return Output(self.head().logits(flat).reshape(*x_BTD.shape[:2], -1), cache, aux)
 
-    def head(self) -> Array:
-        return self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]
+    def head(self) -> Head:
+        matrix_DV = self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]
+        bias_V = None if self.head_bias is None else self.head_bias[...]
+        return Head(matrix_DV, bias_V, self.config.logit_scale, self.config.logit_soft_cap)
 
     def hidden(self, tokens_BT, positions=None, cache=None, key=None):
         config = self.config
@@ -240,10 +267,12 @@ class Decoder(Model):
         position_key = None if key is None else named(key, "positions")
         where = {kind: self.encoding(kind).assign(positions, length, position_key) for kind in config.kinds}
         x_BTD = self.embedding[...][tokens_BT].astype(config.compute_dtype)
-        if config.embedding_scale == "sqrt_width":
-            x_BTD = x_BTD * jnp.asarray(math.sqrt(config.width), x_BTD.dtype)
+        if config.embedding_factor != 1.0:
+            x_BTD = x_BTD * jnp.asarray(config.embedding_factor, x_BTD.dtype)
         for kind in config.kinds if isinstance(self.position, nnx.Dict) else config.kinds[:1]:
             x_BTD = self.encoding(kind).embed(x_BTD, where[kind])
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
         x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key)
         if cache is not None:

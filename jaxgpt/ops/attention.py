@@ -60,6 +60,13 @@ class Softmax(NamedTuple):
     def factor(self, head_width: int) -> float:
         return head_width**-0.5 if self.scale is None else self.scale
 
+    def weights(self, scores_BNTS: Array) -> Array:
+        """Softmax over all keys and the sink."""
+        if self.sinks_N is None:
+            return jax.nn.softmax(scores_BNTS, axis=-1)
+        sinks = jnp.broadcast_to(self.sinks_N[None, :, None, None], (*scores_BNTS.shape[:3], 1))
+        return jax.nn.softmax(jnp.concatenate([scores_BNTS, sinks], axis=-1), axis=-1)[..., :-1]
+
 
 PLAIN = Softmax()
 
@@ -111,10 +118,7 @@ def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=Non
     if bias is not None:
         scores = scores + bias(q_where, k_where)
     scores = jnp.where(mask(q_where, k_where)[:, None], scores, MASKED)
-    if softmax.sinks_N is not None:
-        sink = jnp.broadcast_to(softmax.sinks_N[None, :, None, None], (*scores.shape[:3], 1))
-        scores = jnp.concatenate([scores, sink], axis=-1)
-    weights = keep(jax.nn.softmax(scores, axis=-1)[..., : k_BSNH.shape[1]], dropout)
+    weights = keep(softmax.weights(scores), dropout)
     return jnp.einsum("BNTS,BSNH->BTNH", weights, v_BSNH).astype(q_BTNH.dtype)
 
 

@@ -11,7 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgpt.ops.attention import MASKED, Bias, Dropout, Mask, Where, in_blocks, keep, where_in_blocks
+from jaxgpt.ops.attention import (
+    MASKED,
+    PLAIN,
+    Bias,
+    Dropout,
+    Mask,
+    Softmax,
+    Where,
+    in_blocks,
+    keep,
+    where_in_blocks,
+)
 
 BLOCK = 128  # queries whose scores are held at once
 
@@ -27,6 +38,7 @@ def contextual_attention(
     mask: Mask,
     bias: Bias | None = None,
     dropout: Dropout | None = None,
+    softmax: Softmax = PLAIN,
     block: int = BLOCK,
 ) -> Array:
     """Softmax attention with scores z + u.e[p] + bias, z = q.k / sqrt(H); returns [B, T, N, H] in q's type.
@@ -45,7 +57,7 @@ def contextual_attention(
     def one_block(block):
         q, logits, at, number = block
         dropped = None if dropout is None else Dropout(dropout.rate, jax.random.fold_in(dropout.key, number))
-        return _attend(q, logits, at, k, v, k_where, mask, bias, dropped)
+        return _attend(q, logits, at, k, v, k_where, mask, bias, dropped, softmax)
 
     parts = in_blocks(q, 2, size), in_blocks(position_logits, 2, size), where_in_blocks(q_where, size)
     out = jax.lax.map(jax.checkpoint(one_block), (*parts, jnp.arange(parts[0].shape[0])))
@@ -53,8 +65,9 @@ def contextual_attention(
     return jnp.moveaxis(out, 1, 2).astype(q_BTNH.dtype)
 
 
-def _attend(q_BNTH, logits_BNTP, q_where, k_BNSH, v_BNSH, k_where, mask, bias, dropout) -> Array:
-    scores = jnp.einsum("BNTH,BNSH->BNTS", q_BNTH, k_BNSH) * q_BNTH.shape[-1] ** -0.5
+def _attend(q_BNTH, logits_BNTP, q_where, k_BNSH, v_BNSH, k_where, mask, bias, dropout, softmax) -> Array:
+    products = jnp.einsum("BNTH,BNSH->BNTS", q_BNTH, k_BNSH)
+    scores = softmax.capped(products * softmax.factor(q_BNTH.shape[-1]))
     visible = mask(q_where, k_where)[:, None]
     gates = jnp.where(visible, jax.nn.sigmoid(scores), 0.0)
     last = logits_BNTP.shape[-1] - 1
@@ -65,5 +78,5 @@ def _attend(q_BNTH, logits_BNTP, q_where, k_BNSH, v_BNSH, k_where, mask, bias, d
     scores = scores + (1 - share) * at(below) + share * at(jnp.minimum(below + 1, last))
     if bias is not None:
         scores = scores + bias(q_where, k_where)
-    weights = keep(jax.nn.softmax(jnp.where(visible, scores, MASKED), axis=-1), dropout)
+    weights = keep(softmax.weights(jnp.where(visible, scores, MASKED)), dropout)
     return jnp.einsum("BNTS,BNSH->BNTH", weights, v_BNSH)

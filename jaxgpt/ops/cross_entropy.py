@@ -5,11 +5,37 @@ Shapes: M tokens (flattened), D model width, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits held at a time
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What turns hidden states into logits: cap(scale * (x W + b)), where cap(z) = soft_cap * tanh(z / soft_cap)."""
+
+    matrix_DV: Array
+    bias_V: Array | None = None
+    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+    soft_cap: float | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def logits(self, x_MD: Array) -> Array:
+        """float32 [M, V]."""
+        logits = jnp.dot(x_MD, self.matrix_DV.astype(x_MD.dtype), preferred_element_type=jnp.float32)
+        if self.bias_V is not None:
+            logits = logits + self.bias_V.astype(jnp.float32)[None]
+        if self.scale != 1.0:
+            logits = self.scale * logits
+        return logits if self.soft_cap is None else self.soft_cap * jnp.tanh(logits / self.soft_cap)
+
+    def slope(self, logits_MV: Array) -> Array | float:
+        """The derivative of capped and scaled logits by x W + b."""
+        return self.scale if self.soft_cap is None else self.scale * (1 - jnp.square(logits_MV / self.soft_cap))
 
 
 def token_losses(logits: Array, targets: Array) -> Array:
@@ -19,15 +45,14 @@ def token_losses(logits: Array, targets: Array) -> Array:
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def naive(x_MD: Array, head_DV: Array, targets_M: Array, weights_M: Array) -> Array:
+def naive(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
     """Sum over tokens of weight times negative log-likelihood: the twin that tests trust."""
-    logits_MV = x_MD.astype(jnp.float32) @ head_DV.astype(jnp.float32)
-    return jnp.sum(weights_M * token_losses(logits_MV, targets_M))
+    return jnp.sum(weights_M * token_losses(head.logits(x_MD.astype(jnp.float32)), targets_M))
 
 
 @jax.custom_vjp
-def fused(x_MD: Array, head_DV: Array, targets_M: Array, weights_M: Array) -> Array:
-    """The same sum, a float32 scalar, in chunks of tokens; gradients to `x_MD` and `head_DV` only.
+def fused(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
+    """The same sum, a float32 scalar, in chunks of tokens; gradients to `x_MD` and `head` only.
 
     With gradients the forward pass computes them while a chunk's logits are at hand, so no logits are kept and none
     are computed twice.
@@ -35,20 +60,16 @@ def fused(x_MD: Array, head_DV: Array, targets_M: Array, weights_M: Array) -> Ar
 
     def chunk_loss(total, chunk):
         x, targets, weights = chunk
-        return total + jnp.sum(weights * token_losses(_logits(x, head_DV), targets)), None
+        return total + jnp.sum(weights * token_losses(head.logits(x), targets)), None
 
-    total, _ = jax.lax.scan(chunk_loss, jnp.float32(0), _chunks(x_MD, head_DV, targets_M, weights_M))
+    total, _ = jax.lax.scan(chunk_loss, jnp.float32(0), _chunks(x_MD, head, targets_M, weights_M))
     return total
 
 
-def _logits(x_MD: Array, head_DV: Array) -> Array:
-    return jnp.dot(x_MD, head_DV.astype(x_MD.dtype), preferred_element_type=jnp.float32)
-
-
-def _chunks(x_MD: Array, head_DV: Array, targets_M: Array, weights_M: Array) -> tuple[Array, Array, Array]:
+def _chunks(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> tuple[Array, Array, Array]:
     """The tokens cut into equal chunks whose logits fit; padding tokens have weight 0."""
     tokens = x_MD.shape[0]
-    count = max(1, -(-tokens * head_DV.shape[1] * 4 // CHUNK_BYTES))
+    count = max(1, -(-tokens * head.matrix_DV.shape[1] * 4 // CHUNK_BYTES))
     size = -(-tokens // count)
     missing = count * size - tokens
 
@@ -59,37 +80,42 @@ def _chunks(x_MD: Array, head_DV: Array, targets_M: Array, weights_M: Array) -> 
     return cut(x_MD), cut(targets_M), cut(weights_M)
 
 
-def _forward(x_MD, head_DV, targets_M, weights_M):
-    head = head_DV.astype(x_MD.dtype)
+def _forward(x_MD, head, targets_M, weights_M):
+    matrix_DV = head.matrix_DV.astype(x_MD.dtype)
 
     def chunk_loss(carry, chunk):
-        total, head_gradient = carry
+        total, matrix_gradient, bias_gradient = carry
         x, targets, weights = chunk
-        logits = _logits(x, head)
+        logits = head.logits(x)
         top = jnp.max(logits, axis=-1, keepdims=True)
         exponentials = jnp.exp(logits - top)
         sums = jnp.sum(exponentials, axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)
         total += jnp.sum(weights * (jnp.log(sums) + top - chosen)[:, 0])
         hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == targets[:, None]
-        gradient = (exponentials / sums - hit) * weights[:, None]
+        gradient = (exponentials / sums - hit) * weights[:, None] * head.slope(logits)
+        if bias_gradient is not None:
+            bias_gradient += gradient.sum(axis=0)
         gradient = gradient.astype(x.dtype)
-        x_gradient = jnp.dot(gradient, head.T, preferred_element_type=jnp.float32).astype(x.dtype)
-        head_gradient += jnp.dot(x.T, gradient, preferred_element_type=jnp.float32)
-        return (total, head_gradient), x_gradient
+        x_gradient = jnp.dot(gradient, matrix_DV.T, preferred_element_type=jnp.float32).astype(x.dtype)
+        matrix_gradient += jnp.dot(x.T, gradient, preferred_element_type=jnp.float32)
+        return (total, matrix_gradient, bias_gradient), x_gradient
 
-    start = (jnp.float32(0), jnp.zeros(head_DV.shape, jnp.float32))
-    (total, head_gradient), x_gradient = jax.lax.scan(chunk_loss, start, _chunks(x_MD, head_DV, targets_M, weights_M))
+    bias = None if head.bias_V is None else jnp.zeros(head.bias_V.shape, jnp.float32)
+    start = (jnp.float32(0), jnp.zeros(matrix_DV.shape, jnp.float32), bias)
+    sums, x_gradient = jax.lax.scan(chunk_loss, start, _chunks(x_MD, head, targets_M, weights_M))
+    total, matrix_gradient, bias_gradient = sums
     x_gradient = x_gradient.reshape(-1, x_MD.shape[1])[: x_MD.shape[0]]
     # A tied head is a transposed embedding: without the barrier XLA swaps the product's operands instead of turning its
     # result, and a product with V rows and D columns takes CPUs twice as long as one with D rows and V columns.
-    head_gradient = jax.lax.optimization_barrier(head_gradient)
-    return total, (x_gradient, head_gradient.astype(head_DV.dtype))
+    matrix_gradient = jax.lax.optimization_barrier(matrix_gradient)
+    gradients = dataclasses.replace(head, matrix_DV=matrix_gradient, bias_V=bias_gradient)
+    return total, (x_gradient, jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, head))
 
 
 def _backward(gradients, scale):
-    x_gradient, head_gradient = gradients
-    return x_gradient * scale.astype(x_gradient.dtype), head_gradient * scale.astype(head_gradient.dtype), None, None
+    x_gradient, head_gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+    return x_gradient, head_gradient, None, None
 
 
 fused.defvjp(_forward, _backward)

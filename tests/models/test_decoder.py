@@ -340,11 +340,11 @@ def test_encodings_by_layer_kind_each_change_the_embedding():
 def test_embeddings_tied_and_untied():
     tied, untied = make(SMALL), make(small(tie_embeddings=False))
     assert parameter_count(untied) - parameter_count(tied) == V * 32
-    np.testing.assert_array_equal(tied.head(), tied.embedding[...].T)
-    np.testing.assert_array_equal(untied.head(), untied.head_matrix[...])
+    np.testing.assert_array_equal(tied.head().matrix_DV, tied.embedding[...].T)
+    np.testing.assert_array_equal(untied.head().matrix_DV, untied.head_matrix[...])
     np.testing.assert_array_equal(tied.embedding[...], untied.embedding[...])
     x, _, _ = jax.jit(lambda m: m.hidden(TOKENS))(untied)
-    close(logits(untied, TOKENS), np.asarray(x) @ np.asarray(untied.head()))
+    close(logits(untied, TOKENS), np.asarray(x) @ np.asarray(untied.head().matrix_DV))
 
 
 def test_post_norm_ends_in_the_blocks_own_norm():

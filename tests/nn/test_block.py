@@ -1,13 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxgpt.nn.attention.multi_head import AttentionConfig
-from jaxgpt.nn.block import Block, dropout
+from jaxgpt.nn.block import Block, Wiring, dropout
 from jaxgpt.nn.feedforward.dense import DenseConfig
 from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerContext
-from jaxgpt.nn.norm import RMSNormConfig
+from jaxgpt.nn.norm import Norm, RMSNormConfig
 from jaxgpt.nn.position.base import PositionEncoding, Positions
 
 DIMS = LayerDims(
@@ -20,9 +22,12 @@ def context(key=None):
     return MixerContext(Positions.of(X), PositionEncoding(), Mask(), key=key)
 
 
-def make(placement, rate=0.0):
-    parts = (AttentionConfig(), DenseConfig(), RMSNormConfig(), placement, rate)
-    return jax.jit(lambda: Block(*parts, DIMS, key=jax.random.key(1)))()
+def make(*wiring, **named):
+    parts = (AttentionConfig(), DenseConfig(), RMSNormConfig(), Wiring(*wiring, **named))
+    block = jax.jit(lambda: Block(*parts, DIMS, key=jax.random.key(1)))()
+    for number, norm in enumerate(leaf for leaf in vars(block).values() if isinstance(leaf, Norm)):
+        norm.scale[...] = norm.scale[...] + 0.1 * (number + 1)  # so that a norm in another's place shows
+    return block
 
 
 @jax.jit
@@ -30,9 +35,22 @@ def run(block, key=None):
     return block(X, context(key), None)
 
 
-@pytest.mark.parametrize("placement", ["pre", "post"])
-def test_order_of_norm_and_residual(placement):
-    block = make(placement)
+@pytest.mark.parametrize(
+    "wiring",
+    [
+        Wiring(),
+        Wiring("post"),
+        Wiring("branch"),
+        Wiring("sandwich"),
+        Wiring("pre", "parallel"),
+        Wiring("sandwich", "parallel"),
+        Wiring("pre", "parallel_one_norm"),
+        Wiring(scale=0.3),
+    ],
+    ids=str,
+)
+def test_order_of_norms_and_residuals(wiring):
+    block = make(**dataclasses.asdict(wiring))
     y, state, aux = run(block)
 
     @jax.jit
@@ -43,11 +61,28 @@ def test_order_of_norm_and_residual(placement):
         def feedforward(x):
             return block.feedforward(x)[0]
 
-        if placement == "pre":
-            middle = X + mixer(block.mixer_norm(X))
-            return middle + feedforward(block.feedforward_norm(middle))
-        middle = block.mixer_norm(X + mixer(X))
-        return block.feedforward_norm(middle + feedforward(middle))
+        m, f = block.mixer_norm, block.feedforward_norm
+        m_after, f_after = block.mixer_after_norm, block.feedforward_after_norm
+        match wiring:
+            case Wiring("pre", "sequential"):
+                middle = X + wiring.scale * mixer(m(X))
+                return middle + wiring.scale * feedforward(f(middle))
+            case Wiring("post", "sequential"):
+                middle = m(X + mixer(X))
+                return f(middle + feedforward(middle))
+            case Wiring("branch", "sequential"):
+                middle = X + m(mixer(X))
+                return middle + f(feedforward(middle))
+            case Wiring("sandwich", "sequential"):
+                middle = X + m_after(mixer(m(X)))
+                return middle + f_after(feedforward(f(middle)))
+            case Wiring("pre", "parallel"):
+                return X + mixer(m(X)) + feedforward(f(X))
+            case Wiring("sandwich", "parallel"):
+                return X + m_after(mixer(m(X))) + f_after(feedforward(f(X)))
+            case Wiring("pre", "parallel_one_norm"):
+                assert f is None
+                return X + mixer(m(X)) + feedforward(m(X))
 
     wanted = spelt_out(block)
     np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
@@ -55,17 +90,23 @@ def test_order_of_norm_and_residual(placement):
     np.testing.assert_allclose(aux["residual_rms"], np.sqrt((np.asarray(wanted) ** 2).mean()), rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [("post", "parallel"), ("sandwich", "parallel_one_norm")])
+def test_wirings_that_do_not_exist(wrong):
+    with pytest.raises(ValueError, match="residual 'parallel"):
+        Wiring(*wrong)
+
+
 def test_parts_are_drawn_by_their_own_names():
     """Another placement, another dropout: the same matrices."""
-    one, other = (jax.tree.leaves(make(*arguments)) for arguments in (("pre",), ("post", 0.5)))
+    one, other = (jax.tree.leaves(make(*arguments)) for arguments in (("pre",), ("post", "sequential", 1.0, 0.5)))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_residual_dropout_acts_only_with_a_key():
-    block = make("pre", rate=0.5)
+    block = make(dropout=0.5)
     silent, _, _ = run(block)
-    np.testing.assert_array_equal(silent, run(make("pre"))[0])
+    np.testing.assert_array_equal(silent, run(make())[0])
     one, again, other = (run(block, jax.random.key(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one, other)

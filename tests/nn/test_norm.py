@@ -19,10 +19,10 @@ def draw(seed, *shape, dtype=jnp.float32):
     return jnp.asarray(3 * np.random.default_rng(seed).standard_normal(shape) + 1, dtype)
 
 
-def make(kind, bias=True):
+def make(kind, bias=True, heads=None, **fields):
     """The norm, its parameters moved off their start."""
-    norm = KINDS[kind]().make(WIDTH, bias)
-    return jax.tree.map(lambda p: p + jnp.linspace(0.1, 0.5, p.shape[-1]), norm)
+    norm = KINDS[kind](**fields).make(WIDTH, bias, heads)
+    return jax.tree.map(lambda p: p + jnp.broadcast_to(jnp.linspace(0.1, 0.5, p.shape[-1]), p.shape), norm)
 
 
 @jax.jit
@@ -38,7 +38,7 @@ def test_docstring_names_the_paper(kind):
 @each
 def test_config_survives_encoding(kind):
     config = KINDS[kind](epsilon=1e-4)
-    assert encode(config) == {"type": kind, "epsilon": 1e-4}
+    assert encode(config).items() >= {"type": kind, "epsilon": 1e-4}.items()
     assert decode(NormConfig, encode(config)) == config
 
 
@@ -111,5 +111,36 @@ def test_rms_norm_is_its_equation():
 def test_a_kind_that_lacks_a_method_says_so():
     with pytest.raises(TypeError, match=r"NormConfig must define make\(\)"):
         NormConfig().make(WIDTH, bias=True)
-    with pytest.raises(AssertionError, match="every norm defines __call__"):
-        Norm()(jnp.ones(2))
+    with pytest.raises(AssertionError, match="every norm defines normalised"):
+        Norm(1e-5, "none", False, (2,))(jnp.ones(2))
+
+
+@each
+def test_gains(kind):
+    """Of 1 + w from w = 0 on, or none at all: both start as the plain norm."""
+    x, plain = draw(0, 5, WIDTH), KINDS[kind]().make(WIDTH, bias=False)
+    for gain, leaves in (("one_plus", 1), ("none", 0)):
+        norm = KINDS[kind](gain=gain).make(WIDTH, bias=False)
+        assert len(jax.tree.leaves(norm)) == leaves
+        np.testing.assert_array_equal(run(norm, x), run(plain, x))
+    moved = make(kind, bias=False, gain="one_plus")
+    gain = 1 + np.asarray(moved.scale[...])
+    np.testing.assert_allclose(run(moved, x), np.asarray(run(plain, x)) * gain, rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_a_gain_for_each_head(kind):
+    x, norm = draw(0, 5, 3, WIDTH), make(kind, heads=3)
+    assert norm.scale.shape == (3, WIDTH)
+    norm.scale[...] = norm.scale[...] * jnp.array([1.0, 2.0, 0.0])[:, None]
+    alone = make(kind)
+    wanted = np.asarray(run(alone, x))
+    shift = 0 if alone.bias is None else np.asarray(alone.bias[...])
+    np.testing.assert_allclose(
+        run(norm, x), (wanted - shift) * np.array([1, 2, 0])[:, None] + shift, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_layer_norm_may_decide_on_its_bias_itself():
+    assert LayerNormConfig(bias=False).make(WIDTH, bias=True).bias is None
+    assert LayerNormConfig(bias=True).make(WIDTH, bias=False).bias is not None

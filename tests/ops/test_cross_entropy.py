@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 
 from jaxgpt.ops import cross_entropy
-from jaxgpt.ops.cross_entropy import fused, naive, token_losses
+from jaxgpt.ops.cross_entropy import Head, fused, naive, token_losses
 
 M, D, V = 13, 8, 32
 TARGETS = jnp.asarray(np.random.default_rng(2).integers(0, V, M), jnp.int32)
 WEIGHTS = jnp.asarray(np.random.default_rng(3).random(M) * (np.arange(M) != 5), jnp.float32)
+
+
+HEADS = {
+    "matrix": Head,
+    "bias": lambda matrix: Head(matrix, draw(4, V)),
+    "all": lambda matrix: Head(matrix, draw(4, V), scale=0.7, soft_cap=1.5),
+}
+each = pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 
 
 def draw(seed, *shape, dtype=jnp.float32):
@@ -22,7 +30,7 @@ def chunks(request, monkeypatch):
     """Make the tokens fall into this many chunks; 13 tokens divide by none but 1 and 13."""
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", -(-M // request.param) * V * 4)
     wanted = -(-M * V * 4 // cross_entropy.CHUNK_BYTES)
-    assert len(cross_entropy._chunks(draw(0, M, D), draw(1, D, V), TARGETS, WEIGHTS)[0]) == wanted
+    assert len(cross_entropy._chunks(draw(0, M, D), Head(draw(1, D, V)), TARGETS, WEIGHTS)[0]) == wanted
 
 
 def test_token_losses_are_the_formula():
@@ -34,40 +42,42 @@ def test_token_losses_are_the_formula():
     np.testing.assert_allclose(token_losses(logits, targets), wanted, rtol=1e-5)
 
 
+@each
 @pytest.mark.usefixtures("chunks")
-def test_value_equals_the_naive_form_with_and_without_gradients():
-    x, head = draw(0, M, D), draw(1, D, V)
+def test_value_equals_the_naive_form_with_and_without_gradients(make):
+    x, head = draw(0, M, D), make(draw(1, D, V))
     wanted = naive(x, head, TARGETS, WEIGHTS)
     np.testing.assert_allclose(fused(x, head, TARGETS, WEIGHTS), wanted, rtol=1e-5)
     value, _ = jax.value_and_grad(fused)(x, head, TARGETS, WEIGHTS)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
 
 
+@each
 @pytest.mark.usefixtures("chunks")
-def test_gradients_equal_the_naive_form():
-    x, head = draw(0, M, D), draw(1, D, V)
+def test_gradients_equal_the_naive_form(make):
+    x, head = draw(0, M, D), make(draw(1, D, V))
     ours = jax.grad(lambda x, head: 3.0 * fused(x, head, TARGETS, WEIGHTS), argnums=(0, 1))(x, head)
     wanted = jax.grad(lambda x, head: 3.0 * naive(x, head, TARGETS, WEIGHTS), argnums=(0, 1))(x, head)
-    for one, other in zip(ours, wanted, strict=True):
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert not np.asarray(ours[0][5]).any(), "a token of weight 0 has no gradient"
 
 
 @pytest.mark.usefixtures("chunks")
 def test_bfloat16_hidden_states_with_a_float32_head():
-    x, head = draw(0, M, D, dtype=jnp.bfloat16), draw(1, D, V)
+    x, head = draw(0, M, D, dtype=jnp.bfloat16), Head(draw(1, D, V))
     value, (of_x, of_head) = jax.value_and_grad(fused, argnums=(0, 1))(x, head, TARGETS, WEIGHTS)
     wanted, wanted_gradients = jax.value_and_grad(naive, argnums=(0, 1))(
-        x, head.astype(jnp.bfloat16).astype(jnp.float32), TARGETS, WEIGHTS
+        x, Head(head.matrix_DV.astype(jnp.bfloat16).astype(jnp.float32)), TARGETS, WEIGHTS
     )
-    assert (value.dtype, of_x.dtype, of_head.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
+    assert (value.dtype, of_x.dtype, of_head.matrix_DV.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     np.testing.assert_allclose(value, wanted, rtol=1e-3)
     np.testing.assert_allclose(of_x.astype(jnp.float32), wanted_gradients[0].astype(jnp.float32), atol=0.03)
-    np.testing.assert_allclose(of_head, wanted_gradients[1], atol=0.03)
+    np.testing.assert_allclose(of_head.matrix_DV, wanted_gradients[1].matrix_DV, atol=0.03)
 
 
 def test_large_logits_neither_overflow_nor_lose_the_loss():
-    x, head = jnp.full((2, 1), 1e4), jnp.array([[1.0, -1.0]])
+    x, head = jnp.full((2, 1), 1e4), Head(jnp.array([[1.0, -1.0]]))
     targets, weights = jnp.array([0, 1]), jnp.ones(2)
     value, gradient = jax.value_and_grad(fused)(x, head, targets, weights)
     assert float(value) == 2e4
@@ -78,6 +88,7 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch):
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 16 * 1024 * 4)
     shapes = [(1024, 8), (8, 1024)]
     x, head = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    head = Head(head)
     targets, weights = jax.ShapeDtypeStruct((1024,), jnp.int32), jax.ShapeDtypeStruct((1024,), jnp.float32)
 
     def memory(loss):
@@ -85,3 +96,11 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch):
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert memory(fused) < 1024 * 1024 * 4 / 4 < memory(naive)
+
+
+def test_logits_are_their_formula():
+    x, matrix, bias = draw(0, M, D), draw(1, D, V), draw(4, V)
+    raw = np.asarray(x, np.float64) @ np.asarray(matrix, np.float64) + np.asarray(bias)[None]
+    head = Head(matrix, bias, scale=0.7, soft_cap=1.5)
+    np.testing.assert_allclose(head.logits(x), 1.5 * np.tanh(0.7 * raw / 1.5), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(Head(matrix, bias).logits(x), raw, rtol=1e-4, atol=1e-4)

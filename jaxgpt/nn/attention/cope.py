@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 from jax import Array
 
+from jaxgpt.nn.attention.cache import LayerCache
 from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig
 from jaxgpt.nn.params import constant
@@ -20,8 +22,8 @@ from jaxgpt.registry import register
 @dataclasses.dataclass(frozen=True)
 class ContextualConfig(AttentionConfig):
     """Positions that depend on content (Golovneva et al. 2024, arXiv:2405.18719, equations 3 to 5): the position of key
-    j for query i is p = g_ij + ... + g_ii with gates g = sigmoid(q.k / sqrt(H)), at most max_position - 1, and q.e[p]
-    is added to the score, interpolated between the learned vectors of the whole positions next to p (as the paper's
+    j for query i is p = g_ij + ... + g_ii, at most max_position - 1, with gates g = sigmoid(scaled q.k), and q.e[p] is
+    added to the score, interpolated between the learned vectors of the whole positions next to p (as the paper's
     code: gates from scaled scores, vectors from 0 on, one table for the heads of a layer). It tells order by itself:
     combine it with `position: nope`, as the paper, or with any encoding; e meets queries that no encoding has turned.
 
@@ -32,6 +34,7 @@ class ContextualConfig(AttentionConfig):
     max_position: int = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_position < 2:
             raise ValueError(f"max_position: {self.max_position} must be at least 2")
         if self.implementation is not None:
@@ -53,12 +56,14 @@ class ContextualAttention(Attention):
         super().__init__(config, dims, key)
         self.table = constant(0.0, (config.max_position, dims.head_dim), (None, None))
 
+    def init_state(self, batch: int, length: int, dtype: jnp.dtype, window: int | None = None) -> LayerCache:
+        return super().init_state(batch, length, dtype)  # keys are counted in their order: a ring would mix it up
+
     def mix(
         self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, v_BSKH: Array, q_at, k_at, context, causal: bool
     ) -> Array:
         (q_where, _), (k_where, _) = q_at, k_at
         bias = context.position.bias if context.position.has_bias else None
         dropout = self._dropout(context.key)
-        return contextual_attention(
-            q_BTNH, unturned_BTNH, k_BSKH, v_BSKH, self.table[...], q_where, k_where, context.mask, bias, dropout
-        )
+        arrays = q_BTNH, unturned_BTNH, k_BSKH, v_BSKH, self.table[...]
+        return contextual_attention(*arrays, q_where, k_where, context.mask, bias, dropout, self.softmax)

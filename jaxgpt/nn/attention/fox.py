@@ -6,12 +6,14 @@ Shapes: B batch, T tokens, S cached tokens, D model width, N heads.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig, AttentionState
+from jaxgpt.nn.attention.cache import LayerCache
+from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.params import constant, normal
 from jaxgpt.nn.position.base import PositionEncoding
@@ -50,11 +52,11 @@ class ForgettingAttention(Attention):
         self.gate = normal(key, "gate", (dims.width, dims.num_heads), ("embed", "heads"), dims.init_std)
         self.gate_bias = constant(config.gate_bias, (dims.num_heads,), ("heads",))
 
-    def init_state(self, batch: int, length: int, dtype: jnp.dtype) -> AttentionState:
-        sums = jnp.zeros((batch, length, self.dims.num_heads), jnp.float32)
-        return dataclasses.replace(super().init_state(batch, length, dtype), extra=sums)
+    @property
+    def kept_extra(self) -> Any:
+        return (self.dims.num_heads,), jnp.float32
 
-    def extra(self, x_BTD: Array, context: MixerContext, state: AttentionState | None) -> Array:
+    def extra(self, x_BTD: Array, context: MixerContext, state: LayerCache | None) -> Array:
         """float32 [B, T, N]: the sum of ln f over the tokens of the row up to each, its own included. `bias` takes
         differences within a document, so it does not matter what stood before; they are off by 2^-24 of the sums."""
         logits = linear(x_BTD.astype(jnp.float32), self.gate[...], self.gate_bias[...])
@@ -62,7 +64,8 @@ class ForgettingAttention(Attention):
         if state is None:
             return sums
         assert context.at is not None
-        last = jax.lax.dynamic_slice_in_dim(state.extra, jnp.maximum(context.at - 1, 0), 1, axis=1)
+        place = state.place(jnp.maximum(context.at - 1, 0))
+        last = jax.lax.dynamic_slice_in_dim(state.entries["extra"], place, 1, axis=1)
         return sums + jnp.where(context.at > 0, last, 0.0)
 
     def bias(self, position: PositionEncoding) -> Bias:

@@ -67,7 +67,9 @@ class Mixer(Protocol):
 
     def __call__(self, x_BTD: Array, context: MixerContext, state: Any) -> tuple[Array, Any, dict[str, Array]]: ...
 
-    def init_state(self, batch: int, length: int, dtype: jnp.dtype) -> Any: ...
+    def init_state(self, batch: int, length: int, dtype: jnp.dtype, window: int | None = None) -> Any:
+        """An empty state for `length` tokens of which each sees the last `window` at most."""
+        ...
 
 
 @slot("mixer", package="jaxgpt.nn")

@@ -82,5 +82,5 @@ def test_sums_go_on_in_the_cache():
         for begin, end in ((0, 3), (3, 4), (4, 7)):
             positions = jax.tree.map(lambda a, b=begin, e=end: a[:, b:e], Positions.of(X))
             _, state, _ = run(module, x[:, begin:end], context(positions=positions, at=jnp.int32(begin)), state)
-        assert whole.dtype == state.extra.dtype == jnp.float32
-        np.testing.assert_allclose(state.extra[:, :T], whole, rtol=1e-5, atol=1e-6)
+        assert whole.dtype == state.entries["extra"].dtype == jnp.float32
+        np.testing.assert_allclose(state.entries["extra"][:, :T], whole, rtol=1e-5, atol=1e-6)

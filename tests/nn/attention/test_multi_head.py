@@ -8,7 +8,7 @@ import pytest
 
 from jaxgpt.config import decode
 from jaxgpt.errors import ConfigError
-from jaxgpt.nn.attention.multi_head import AttentionConfig, AttentionState
+from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerConfig, MixerContext
 from jaxgpt.nn.position.alibi import AlibiConfig
 from jaxgpt.nn.position.base import NopeConfig, PositionDims, PositionEncoding, Positions
@@ -109,25 +109,19 @@ def test_state_keeps_rotated_keys_unless_the_rotation_depends_on_the_length():
 
     def cached(position):
         state = module.init_state(B, T, jnp.float32)
-        return run(module, context(position, jnp.int32(0), positions=here), state)[1].keys
+        return run(module, context(position, jnp.int32(0), positions=here), state)[1].entries["keys"]
 
     unrotated = cached(NopeConfig())
     assert not np.allclose(cached(RopeConfig()), unrotated, atol=1e-2)
     np.testing.assert_allclose(cached(RopeConfig(scaling=DynamicNtkConfig())), unrotated, rtol=1e-6)
 
 
-def test_state_has_the_type_asked_for_and_its_values_are_written_in_place():
+def test_state_has_the_type_asked_for():
     state = make(kv_heads=1).init_state(3, 5, jnp.bfloat16)
-    assert (state.keys.shape, state.keys.dtype) == ((3, 5, 1, HEAD_DIM), jnp.bfloat16)
+    keys = state.entries["keys"]
+    assert (keys.shape, keys.dtype) == ((3, 5, 1, HEAD_DIM), jnp.bfloat16)
+    assert state.entries["values"].shape == keys.shape
     assert not state.where.segment.any(), "empty places are padding"
-    new = jnp.ones((3, 2, 1, HEAD_DIM))
-    where = Positions.of(jnp.zeros((3, 2)))  # one row for all three
-    written = state.write(jnp.int32(2), new, 2 * new, where)
-    assert isinstance(written, AttentionState)
-    np.testing.assert_array_equal(written.where.segment, [[0, 0, 1, 1, 0]] * 3)
-    np.testing.assert_array_equal(written.values[:, :, 0, 0].astype(jnp.float32), [[0, 0, 2, 2, 0]] * 3)
-    assert written.keys.dtype == jnp.bfloat16
-    assert not state.keys.any(), "the state before is as it was"
 
 
 def test_unknown_implementation_is_named():
