@@ -1,8 +1,10 @@
-"""How parameters are drawn: by name, so that two variants with one seed draw the same values for all they share."""
+"""How parameters are drawn: by name, so that two variants with one seed draw the same values for all they share; and
+their readable paths, a public format."""
 
 from __future__ import annotations
 
 import zlib
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 Axes = tuple[str | None, ...]
+T = TypeVar("T")
 
 
 def named(key: Array, name: str) -> Array:
@@ -36,3 +39,32 @@ def uniform(
 def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
     """A float32 parameter that starts at one value everywhere (biases, gains); weight decay leaves it alone."""
     return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)
+
+
+# --------------------------------------------------------------------------------------------- paths
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise AssertionError(f"unknown pytree key {key!r}")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """`{"model/blocks/mixer/query": array, ...}`: the leaves of a state by readable path, in a stable order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    flat = {}
+    for path, leaf in leaves:
+        if isinstance(leaf, nnx.Variable):
+            leaf = leaf.get_raw_value()
+        flat["/".join(_key_name(key) for key in path)] = leaf
+    return flat
+
+
+def unflatten(like: T, flat: dict[str, Any]) -> T:
+    """The tree `like` (real or abstract) with the leaves of `flat`."""
+    leaves, structure = jax.tree_util.tree_flatten(like)
+    names = list(flatten(like))
+    assert len(names) == len(leaves)
+    return jax.tree_util.tree_unflatten(structure, [flat[name] for name in names])

@@ -19,39 +19,13 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from jaxgpt.errors import CheckpointError
+from jaxgpt.nn.params import flatten, unflatten
 
 S = TypeVar("S")
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every phase of every save
-
-
-def _name(key: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    raise AssertionError(f"unknown pytree key {key!r}")
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """`{"model/blocks/mixer/query": array, ...}`: the leaves of a state by readable path, in a stable order."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-    flat = {}
-    for path, leaf in leaves:
-        if isinstance(leaf, nnx.Variable):
-            leaf = leaf.get_raw_value()
-        flat["/".join(_name(key) for key in path)] = leaf
-    return flat
-
-
-def unflatten(like: S, flat: dict[str, Any]) -> S:
-    """The tree `like` (real or abstract) with the leaves of `flat`."""
-    leaves, structure = jax.tree_util.tree_flatten(like)
-    names = list(flatten(like))
-    assert len(names) == len(leaves)
-    return jax.tree_util.tree_unflatten(structure, [flat[name] for name in names])
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:

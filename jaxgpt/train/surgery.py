@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxgpt.config import unhashed
 from jaxgpt.errors import CheckpointError
-from jaxgpt.train.checkpoint import flatten, unflatten
+from jaxgpt.nn.params import flatten, unflatten
 
 M = TypeVar("M")
 

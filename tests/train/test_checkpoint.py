@@ -14,7 +14,8 @@ import pytest
 
 from jaxgpt.errors import CheckpointError
 from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.train.checkpoint import Checkpoints, flatten, unflatten
+from jaxgpt.nn.params import flatten, unflatten
+from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.step import init_state
 
 CONFIG = DecoderConfig(vocab_size=16, train_length=8, num_layers=1, num_heads=2, width=16)

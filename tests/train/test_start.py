@@ -9,11 +9,11 @@ import pytest
 
 from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import CheckpointError, ConfigError, ContextTooLong, DataError, Interrupted
+from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.rope_scaling import LinearConfig, YarnConfig
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.train import loop
 from jaxgpt.train.__main__ import main
-from jaxgpt.train.checkpoint import flatten
 from jaxgpt.train.loop import train
 from jaxgpt.train.run import RunConfig, load_model
 from jaxgpt.train.start import continue_from

@@ -52,13 +52,13 @@ class LayerCache:
         if not self.ring or count == 1:
             begin = self.place(at)
             put = jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, begin, axis=1), old, new)
-            return LayerCache(*put, self.ring), *put
+            return LayerCache(put[0], put[1], self.ring), put[0], put[1]
         # The first of several new tokens still look at what the last ones will replace.
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), old, new)
         kept = min(count, self.size)
         places = (at + count - kept + jnp.arange(kept)) % self.size
         put = jax.tree.map(lambda a, b: a.at[:, places].set(b[:, count - kept :]), old, new)
-        return LayerCache(*put, self.ring), *seen
+        return LayerCache(put[0], put[1], self.ring), seen[0], seen[1]
 
     def place(self, number: Array) -> Array:
         """Where the entry of a token stands, given its number in the row."""

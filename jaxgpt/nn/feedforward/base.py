@@ -29,6 +29,10 @@ class FeedForwardConfig:
         """Multiply-adds of one token's forward pass, times two."""
         raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
 
+    def hidden_of(self, width: int) -> int:
+        """The hidden width in a model of `width`."""
+        raise TypeError(f"{type(self).__qualname__} must define hidden_of()")
+
     def with_hidden(self, hidden: int) -> Self:
         """The same with another hidden width, by which models are made equally large. Parameters and FLOPs are linear
         in it."""

@@ -7,6 +7,7 @@ import dataclasses
 from flax import nnx
 from jax import Array
 
+from jaxgpt.config import added_later
 from jaxgpt.nn.activation import ACTIVATIONS, Activation
 from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
 from jaxgpt.nn.mixer.base import LayerDims
@@ -23,6 +24,7 @@ class DenseConfig(FeedForwardConfig):
     activation: Activation = "gelu_tanh"
     hidden: int | None = None  # hidden width; without it multiplier * width
     multiplier: float = 4.0
+    bias: bool | None = added_later(None)  # None: as the model says
 
     def __post_init__(self):
         check_hidden(self.hidden, self.multiplier)
@@ -31,17 +33,21 @@ class DenseConfig(FeedForwardConfig):
         return Dense(self, dims, key)
 
     def flops_per_token(self, width: int) -> int:
-        return 4 * width * hidden_width(self.hidden, self.multiplier, width, 1)
+        return 4 * width * self.hidden_of(width)
+
+    def hidden_of(self, width: int) -> int:
+        return hidden_width(self.hidden, self.multiplier, width, 1)
 
 
 class Dense(nnx.Module):
     def __init__(self, config: DenseConfig, dims: LayerDims, key: Array):
-        hidden = hidden_width(config.hidden, config.multiplier, dims.width, 1)
+        hidden = config.hidden_of(dims.width)
         self.activation: Activation = config.activation
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
-        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
-        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if dims.bias else None
+        bias = dims.bias if config.bias is None else config.bias
+        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
+        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
     def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
         flat = x_BTD.reshape(-1, x_BTD.shape[-1])

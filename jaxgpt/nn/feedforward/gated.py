@@ -7,6 +7,7 @@ import dataclasses
 from flax import nnx
 from jax import Array
 
+from jaxgpt.config import added_later
 from jaxgpt.nn.activation import ACTIVATIONS, Activation
 from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
 from jaxgpt.nn.mixer.base import LayerDims
@@ -24,6 +25,7 @@ class GatedConfig(FeedForwardConfig):
     hidden: int | None = None  # hidden width; without it multiplier * width, rounded up to `multiple_of`
     multiplier: float = 8 / 3  # as many parameters as a dense layer of 4
     multiple_of: int = 8
+    bias: bool | None = added_later(None)  # None: as the model says
 
     def __post_init__(self):
         check_hidden(self.hidden, self.multiplier)
@@ -34,19 +36,23 @@ class GatedConfig(FeedForwardConfig):
         return Gated(self, dims, key)
 
     def flops_per_token(self, width: int) -> int:
-        return 6 * width * hidden_width(self.hidden, self.multiplier, width, self.multiple_of)
+        return 6 * width * self.hidden_of(width)
+
+    def hidden_of(self, width: int) -> int:
+        return hidden_width(self.hidden, self.multiplier, width, self.multiple_of)
 
 
 class Gated(nnx.Module):
     def __init__(self, config: GatedConfig, dims: LayerDims, key: Array):
-        hidden = hidden_width(config.hidden, config.multiplier, dims.width, config.multiple_of)
+        hidden = config.hidden_of(dims.width)
         self.activation: Activation = config.activation
         self.gate = normal(key, "gate", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
-        self.gate_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
-        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if dims.bias else None
-        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if dims.bias else None
+        bias = dims.bias if config.bias is None else config.bias
+        self.gate_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
+        self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
+        self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
     def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
         gate = linear(x_BTD, self.gate[...], None if self.gate_bias is None else self.gate_bias[...])

@@ -10,6 +10,8 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgpt.config import added_later
+from jaxgpt.errors import ConfigError
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.registry import register
 
@@ -20,10 +22,21 @@ class AlibiConfig(PositionConfig):
     """Scores fall linearly with distance, at a fixed slope per head (Press et al. 2021, arXiv:2108.12409).
 
     Any number of heads. Without a causal mask the distance is |i - j|.
+
+    slopes: one number per head, if not those of the paper (checkpoints that were trained with others).
     """
 
+    slopes: tuple[float, ...] | None = added_later(None)
+
+    def check(self, dims: PositionDims) -> None:
+        if self.slopes is not None and len(self.slopes) != dims.num_heads:
+            raise ConfigError(
+                f"position.slopes: {len(self.slopes)} numbers are given and {dims.num_heads} are needed, one per head"
+            )
+
     def make(self, dims: PositionDims, key: Array) -> Alibi:
-        return Alibi(slopes(dims.num_heads))
+        self.check(dims)
+        return Alibi(slopes(dims.num_heads) if self.slopes is None else self.slopes)
 
 
 def slopes(num_heads: int) -> tuple[float, ...]:

@@ -1,0 +1,97 @@
+"""What a configuration computes, given weights: two that compute the same become equal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxgpt.config import FrozenMapping
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.models.stack import of_kind
+from jaxgpt.nn.attention.multi_head import AttentionConfig
+from jaxgpt.nn.feedforward.base import FeedForwardConfig
+from jaxgpt.nn.mixer.base import LayerDims, MixerConfig
+from jaxgpt.nn.norm import LayerNormConfig, NormConfig, RMSNormConfig
+from jaxgpt.nn.position.absolute import LearnedConfig
+from jaxgpt.nn.position.alibi import AlibiConfig, slopes
+from jaxgpt.nn.position.base import PositionConfig
+from jaxgpt.nn.position.rotary import RopeConfig
+
+
+def function(config: DecoderConfig) -> DecoderConfig:
+    """`config` with every default spelt out, every layer named by its number, and without what changes no output of
+    given weights: how they are drawn, dropout, types, how layers run."""
+    dims, kinds = config.layer_dims, config.order.kinds
+    names = [str(number) for number in range(len(kinds))]
+
+    def spread(value: Any, spell) -> FrozenMapping:
+        found = [of_kind(value, kind) for kind in kinds]
+        return FrozenMapping({name: spell(one, dims) for name, one in zip(names, found, strict=True)})
+
+    return dataclasses.replace(
+        config,
+        first_layers=(),
+        pattern=tuple(names),
+        position=spread(config.position, _position),
+        window=spread(config.window, lambda window, _: window),
+        mixer=spread(config.mixer, _mixer),
+        feedforward=spread(config.feedforward, _feedforward),
+        norm=_norm(config.norm, dims),
+        bias=False,  # spelt out in all that go by it
+        embedding_scale=config.embedding_factor,
+        num_kv_heads=dims.num_kv_heads,
+        head_dim=dims.head_dim,
+        embedding_dropout=0.0,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
+        init_std=0.02,
+        scale_residual_init=True,
+        compute_dtype="float32",
+        layers=None,
+        remat=False,
+    )
+
+
+def _norm(norm: NormConfig, dims: LayerDims) -> NormConfig:
+    if isinstance(norm, LayerNormConfig) and norm.bias is None:
+        return dataclasses.replace(norm, bias=dims.bias)
+    return norm
+
+
+def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
+    if not isinstance(mixer, AttentionConfig):
+        return mixer
+    kind = _norm(mixer.qk_norm_kind or RMSNormConfig(epsilon=1e-6), dims)
+    return dataclasses.replace(
+        mixer,
+        bias=dims.bias if mixer.bias is None else mixer.bias,
+        output_bias=dims.bias if mixer.output_bias is None else mixer.output_bias,
+        scale=dims.head_dim**-0.5 if mixer.scale is None else mixer.scale,
+        qk_norm_kind=kind if mixer.qk_norm else None,
+        qk_norm_over=mixer.qk_norm_over if mixer.qk_norm else "head",
+        implementation=None,
+    )
+
+
+def _feedforward(layer: FeedForwardConfig, dims: LayerDims) -> FeedForwardConfig:
+    """With its hidden width and bias; a mixture's parts are feed-forward layers too."""
+    if not hasattr(layer, "multiplier"):
+        return layer
+    spelt = layer.with_hidden(layer.hidden_of(dims.width))
+    changes: dict[str, Any] = {"multiplier": 1.0}
+    if hasattr(layer, "multiple_of"):
+        changes["multiple_of"] = 1
+    bias = getattr(layer, "bias", None)
+    return dataclasses.replace(spelt, bias=dims.bias if bias is None else bias, **changes)  # type: ignore[call-arg]
+
+
+def _position(position: PositionConfig, dims: LayerDims) -> PositionConfig:
+    match position:
+        case AlibiConfig(slopes=None):
+            return AlibiConfig(slopes(dims.num_heads))
+        case LearnedConfig():
+            return LearnedConfig(position.num_positions or dims.train_length, position.beyond)
+        case RopeConfig(scaling=scaling) if scaling is not None:
+            original = scaling.original_length or dims.train_length
+            return dataclasses.replace(position, scaling=dataclasses.replace(scaling, original_length=original))
+    return position

@@ -1,0 +1,232 @@
+"""Checkpoint folders of transformers into a model and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgpt.convert.families.base import Family, families
+from jaxgpt.convert.function import function
+from jaxgpt.convert.rules import Piece, check, pieces, to_theirs
+from jaxgpt.convert.settings import ConversionError, Settings
+from jaxgpt.convert.tensors import Tensors, write_tensors
+from jaxgpt.errors import ConfigError, nearest
+from jaxgpt.files import write_json
+from jaxgpt.models.decoder import Decoder, DecoderConfig
+from jaxgpt.nn.params import flatten, unflatten
+
+CONFIG = "config.json"
+PREFERRED = ("llama", "gpt2", "gpt_neox")
+ALIGNMENT = 64  # bytes; arrays that begin so can become JAX arrays without a copy
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template*",
+)
+DType = Literal["float32", "bfloat16"]
+
+
+def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Decoder, DecoderConfig]:
+    """The model of a folder with `config.json` and safetensors files, as transformers writes it, and its configuration:
+    `model(tokens).logits` is the forward pass.
+
+    dtype: of parameters and activations. None: that of most of the file's numbers, float32 for types with less range.
+
+    Memory stays near the size of the parameters: files are mapped and taken over one tensor at a time.
+
+    Raises:
+      ConversionError: the family or one of its settings is not supported, or the tensors do not fit the settings; then
+        the message lists all that are missing, unexpected and misshapen.
+    """
+    folder = Path(folder).expanduser()
+    settings = Settings(_read_json(folder / CONFIG), str(folder / CONFIG))
+    family = _family(settings)
+    config = _config(family, settings)
+    abstract = jax.eval_shape(config.make, jax.random.key(0))
+    parameters = flatten(abstract)
+    with Tensors(folder) as tensors:
+        wanted = list(pieces(family.rules_of(config), config.order, parameters))
+        check(wanted, {name: tensors.shape(name) for name in tensors}, _ignored(family, config), str(folder))
+        chosen = dtype or _common_dtype(tensors)
+        arrays = _read(wanted, parameters, tensors, np.dtype(jnp.dtype(chosen)))
+    return unflatten(abstract, arrays), dataclasses.replace(config, compute_dtype=chosen)
+
+
+def save_pretrained(
+    model: Decoder,
+    config: DecoderConfig,
+    folder: str | Path,
+    *,
+    family: str | None = None,
+    like: str | Path | None = None,
+    shard_bytes: int = 5 * 10**9,
+) -> str:
+    """Write `model` as a folder that transformers loads, in the type its parameters have, and return the `model_type`.
+
+    family: which `model_type` to write. None: the first one that computes exactly what `config` says, the widely
+    supported ones before the others.
+    like: a checkpoint folder whose tokenizer files and numbers of special tokens are taken over.
+    shard_bytes: the largest size of a file; more makes several, with an index.
+
+    Raises:
+      ConversionError: no family, or not this one, computes what `config` says; the message names the settings that it
+        would lose.
+    """
+    folder = Path(folder).expanduser()
+    chosen, settings = _writable(config, family)
+    parameters = flatten(model)
+    written = list(pieces(chosen.rules_of(config), config.order, parameters))
+    dtypes = {path: np.dtype(array.dtype) for path, array in parameters.items()}
+    entries = {
+        name: (shape, dtypes[piece.ours[0][0]])
+        for piece in written
+        for name, shape in zip(piece.theirs, piece.their_shapes, strict=True)
+    }
+    by_name = {name: piece for piece in written for name in piece.theirs}
+    cached: dict[str, np.ndarray] = {}
+
+    def read(name: str) -> np.ndarray:
+        if name not in cached:
+            cached.clear()
+            cached.update(to_theirs(by_name[name], parameters))
+        return cached[name]
+
+    write_tensors(folder_made(folder), entries, read, shard_bytes)
+    head = {"architectures": [chosen.architecture], "model_type": chosen.model_type, "dtype": str(dtypes["embedding"])}
+    ends: dict[str, Any] = dict.fromkeys(SPECIAL_TOKENS)
+    if like is not None:
+        ends = _taken_over(Path(like).expanduser(), folder)
+    write_json(folder / CONFIG, {**head, **settings, **ends})
+    return chosen.model_type
+
+
+def _taken_over(source: Path, folder: Path) -> dict[str, Any]:
+    """Copy what a checkpoint has of its tokenizer; the numbers of its special tokens."""
+    settings = _read_json(source / CONFIG)
+    for pattern in TOKENIZER_FILES:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+    return {name: settings.get(name) for name in SPECIAL_TOKENS}
+
+
+def folder_made(folder: Path) -> Path:
+    """The folder, made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConversionError(f"{folder}: cannot be made ({error.strerror})") from None
+    return folder
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be read ({error.strerror}); give the folder of a checkpoint") from None
+    except ValueError as error:
+        raise ConversionError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ConversionError(f"{path}: must be a mapping of settings")
+    return found
+
+
+def _family(settings: Settings) -> Family:
+    found, kind = families(), settings["model_type"]
+    if kind not in found:
+        raise ConversionError(f"{settings.place}: model_type {kind!r} is not supported{nearest(str(kind), found)}")
+    return found[kind]
+
+
+def _config(family: Family, settings: Settings) -> DecoderConfig:
+    try:
+        return family.config(settings)
+    except ConversionError:
+        raise
+    except (ConfigError, ValueError, TypeError, KeyError) as error:
+        raise ConversionError(f"{settings.place}: describes no {family.model_type} model ({error})") from None
+
+
+def _ignored(family: Family, config: DecoderConfig) -> tuple[str, ...]:
+    """Patterns of tensors that hold nothing of their own; the head of tied embeddings is one."""
+    head = [rule.theirs for rule in family.rules_of(config) if rule.paths == ("/head_matrix",)]
+    return (*family.ignored, *(head if config.tie_embeddings else ()))  # type: ignore[return-value]
+
+
+def _common_dtype(tensors: Tensors) -> DType:
+    sizes: dict[np.dtype, int] = {}
+    for name in tensors:
+        sizes[tensors.dtype(name)] = sizes.get(tensors.dtype(name), 0) + int(np.prod(tensors.shape(name)))
+    most = max(sizes, key=lambda dtype: sizes[dtype])
+    return "bfloat16" if most == np.dtype(jnp.bfloat16) else "float32"
+
+
+def _read(
+    wanted: list[Piece], parameters: Mapping[str, Any], tensors: Tensors, dtype: np.dtype
+) -> dict[str, jax.Array]:
+    """Every parameter by path, tensors taken one after the other."""
+    arrays = {path: _empty(tuple(leaf.shape), dtype) for path, leaf in parameters.items()}
+    for piece in wanted:
+        found = piece.rule.layout.read([tensors[name] for name in piece.theirs], piece.our_shapes)
+        for (path, place, _), array in zip(piece.ours, found, strict=True):
+            if place is None:
+                arrays[path][...] = array
+            else:
+                arrays[path][place] = array
+        for name in piece.theirs:
+            tensors.forget(name)
+    return {path: jax.device_put(arrays.pop(path)) for path in list(arrays)}
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array whose memory JAX can take over."""
+    count = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(count + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + count].view(dtype).reshape(shape)
+
+
+def _writable(config: DecoderConfig, family: str | None) -> tuple[Family, dict[str, Any]]:
+    """The family to write and its settings."""
+    found = families()
+    if family is not None and family not in found:
+        raise ConversionError(f"family {family!r} is not supported{nearest(family, found)}")
+    others = [name for name in found if name not in PREFERRED]
+    names = [family] if family is not None else [*PREFERRED, *others]
+    complaint = ""
+    for name in names:
+        try:
+            settings = found[name].settings(config)
+            again = found[name].config(Settings(settings, f"{name} settings"))
+        except (ConversionError, ConfigError, AttributeError, ValueError) as error:
+            complaint = str(error)
+            continue
+        lost = _differences(function(config), function(again))
+        if not lost:
+            return found[name], settings
+        complaint = "it would change " + "; ".join(lost)
+    if family is not None:
+        raise ConversionError(f"a {family} model does not compute what this configuration says: {complaint}")
+    raise ConversionError("no family of transformers computes what this configuration says; family=NAME tells why not")
+
+
+def _differences(one: DecoderConfig, other: DecoderConfig) -> list[str]:
+    """Fields in which two configurations differ."""
+    lost = []
+    for field in dataclasses.fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if mine != theirs:
+            lost.append(f"model.{field.name} from {mine} to {theirs}")
+    return lost
