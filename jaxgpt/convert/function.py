@@ -10,6 +10,7 @@ from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.models.stack import of_kind
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
+from jaxgpt.nn.feedforward.moe import MixtureConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig
 from jaxgpt.nn.norm import LayerNormConfig, NormConfig, RMSNormConfig
 from jaxgpt.nn.position.absolute import LearnedConfig
@@ -75,8 +76,16 @@ def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
 
 def _feedforward(layer: FeedForwardConfig, dims: LayerDims) -> FeedForwardConfig:
     """With its hidden width and bias; a mixture's parts are feed-forward layers too."""
-    if not hasattr(layer, "multiplier"):
-        return layer
+    if isinstance(layer, MixtureConfig):
+        return dataclasses.replace(
+            layer,
+            expert=_feedforward(layer.expert, dims),
+            shared=None if layer.shared is None else _feedforward(layer.shared, dims),
+            capacity=None,
+            balance_loss=0.0,
+            z_loss=0.0,
+            implementation=None,
+        )
     spelt = layer.with_hidden(layer.hidden_of(dims.width))
     changes: dict[str, Any] = {"multiplier": 1.0}
     if hasattr(layer, "multiple_of"):

@@ -146,6 +146,20 @@ class HeadsJoined:
         return heads, kv_heads, head_dim, width[0] if width else 0
 
 
+class Interleaved:
+    """Two of ours in turn along the last dimension of one of theirs, which lies as ours do otherwise."""
+
+    def shapes(self, ours):
+        (*lead, size), _ = ours
+        return [(*lead, 2 * size)]
+
+    def read(self, theirs, ours):
+        return [theirs[0][..., ::2], theirs[0][..., 1::2]]
+
+    def write(self, ours):
+        return [np.stack(ours, axis=-1).reshape(*ours[0].shape[:-1], -1)]
+
+
 @dataclasses.dataclass(frozen=True)
 class PerItem:
     """One of ours whose first dimension runs over many of theirs: experts, gains of heads.

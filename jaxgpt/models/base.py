@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -59,9 +60,26 @@ class Model(nnx.Module):
         """What the head reads, [B, T, D], with cache and aux: for losses that never hold all logits."""
         raise AssertionError("every model defines hidden")
 
+    def after_step(self, aux: dict[str, Array]) -> Self:
+        """The model after a training step, with what its layers change of themselves: `delta/...` in `aux`."""
+        return self
+
     def head(self) -> Head:
         """What turns hidden states into logits."""
         raise AssertionError("every model defines head")
+
+
+def summary(aux: dict[str, Array]) -> dict[str, Array]:
+    """Numbers worth recording of routers' statistics: the largest load over the mean one in the most unequal layer, and
+    means of entropy (nats) and of the share dropped."""
+    found = {}
+    if "router_load" in aux:
+        load = aux["router_load"]
+        found["router_imbalance"] = (load.max(axis=-1) / jnp.maximum(load.mean(axis=-1), 1e-9)).max()
+    for name in ("router_entropy", "router_dropped"):
+        if name in aux:
+            found[name] = aux[name].mean()
+    return found
 
 
 @slot("model", package="jaxgpt.models")

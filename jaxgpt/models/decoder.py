@@ -23,14 +23,14 @@ from jax import Array
 from jaxgpt.config import FrozenMapping, added_later
 from jaxgpt.errors import ConfigError
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
-from jaxgpt.models.stack import Order, block_at, in_groups, make_blocks, of_kind, one_by_one
+from jaxgpt.models.stack import Order, added, block_at, in_groups, make_blocks, of_kind, one_by_one
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.feedforward.dense import DenseConfig
 from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerConfig, MixerContext
 from jaxgpt.nn.norm import LayerNormConfig, NormConfig
-from jaxgpt.nn.params import constant, named, normal
+from jaxgpt.nn.params import constant, flatten, named, normal, unflatten
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.ops.cross_entropy import Head
@@ -251,6 +251,10 @@ class Decoder(Model):
         flat = x_BTD.reshape(-1, x_BTD.shape[-1])
         return Output(self.head().logits(flat).reshape(*x_BTD.shape[:2], -1), cache, aux)
 
+    def after_step(self, aux: dict[str, Array]) -> Self:
+        changes = {name.removeprefix("delta/"): value for name, value in aux.items() if name.startswith("delta/")}
+        return unflatten(self, added(flatten(self), self.config.order, changes)) if changes else self
+
     def head(self) -> Head:
         matrix_DV = self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]
         bias_V = None if self.head_bias is None else self.head_bias[...]
@@ -274,7 +278,7 @@ class Decoder(Model):
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
-        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key)
+        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key, tokens_BT)
         if cache is not None:
             cache = dataclasses.replace(cache, layers=layers, at=cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
@@ -286,6 +290,7 @@ class Decoder(Model):
         place: Array | None,
         cache: Cache | None,
         key: Array | None,
+        tokens_BT: Array | None = None,
     ) -> tuple[Array, Any, dict[str, Array]]:
         """All blocks in order: x, the states of the layers if there is a cache, and statistics stacked by layer."""
         config = self.config
@@ -294,7 +299,8 @@ class Decoder(Model):
         def call(block: Block, kind: str, number: int | Array, x: Array, state: Any):
             layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
             mask = Mask(of_kind(config.window, kind))
-            return block(x, MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, place), state)
+            context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, tokens_BT, place)
+            return block(x, context, state)
 
         if cache is not None:
             return one_by_one(self.blocks, config.order, call, x_BTD, cache.layers)

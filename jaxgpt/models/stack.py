@@ -134,6 +134,21 @@ def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
     return gathered
 
 
+def added(parameters: Mapping[str, Array], order: Order, changes: Mapping[str, Array]) -> dict[str, Array]:
+    """`parameters` (by path) with changes added to variables of blocks: path in the block -> [layers having it, ...], in
+    their order."""
+    changed = dict(parameters)
+    for path, change in changes.items():
+        if order.one_stack:
+            changed[f"blocks/{path}"] = changed[f"blocks/{path}"] + change
+            continue
+        having = [number for number, kind in enumerate(order.kinds) if f"blocks/{kind}/{path}" in parameters]
+        for kind in dict.fromkeys(order.kinds[number] for number in having):
+            rows = jnp.array([having.index(number) for number in order.layers_of(kind)])
+            changed[f"blocks/{kind}/{path}"] = changed[f"blocks/{kind}/{path}"] + change[rows]
+    return changed
+
+
 def of_kind(value: Any, kind: str) -> Any:
     """What a layer kind has of a setting that is one for all or a mapping from kinds."""
     return value[kind] if isinstance(value, Mapping) else value

@@ -81,7 +81,7 @@ class Block(nnx.Module):
         mixed = self._written(y, self.mixer_norm, self.mixer_after_norm, context.key, "mixer_residual")
         if self.wiring.residual == "sequential":
             x_BTD = self._joined(x_BTD, mixed, self.mixer_norm)
-        y, feedforward_aux = self.feedforward(self._before(x_BTD, feedforward_norm))
+        y, feedforward_aux = self.feedforward(self._before(x_BTD, feedforward_norm), context)
         fed = self._written(y, feedforward_norm, self.feedforward_after_norm, context.key, "feedforward_residual")
         if self.wiring.residual != "sequential":
             fed = mixed + fed

@@ -197,6 +197,7 @@ class _Loop:
                 learning_rate=float(jnp.asarray(self.schedule(step - 1))),
                 seconds=round(seconds, 3),
                 tokens_per_second=round(speed),
+                **{name: float(value) for name, value in metrics.items() if name.startswith("router_")},
             )
             progress.report(step, loss, speed)
         return loss

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxgpt.models.base import ModelConfig
+from jaxgpt.models.base import ModelConfig, summary
 from jaxgpt.nn.params import named
 from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops.cross_entropy import fused
@@ -43,42 +43,63 @@ def loss_sum(model: Any, batch: Batch, packed: bool, key: Array | None = None) -
     """Sum over tokens of weight times negative log-likelihood, in nats. `packed`: rows hold several documents, kept
     apart by `segment`; without it a row is one document, and one row of positions serves all.
     """
+    return _loss_and_statistics(model, batch, packed, key)[0]
+
+
+def _loss_and_statistics(model: Any, batch: Batch, packed: bool, key: Array | None) -> tuple[Array, dict[str, Array]]:
     positions = Positions.packed(batch["segment"]) if packed else None
-    x_BTD, _, _ = model.hidden(batch["inputs"], positions, key=key)
+    x_BTD, _, aux = model.hidden(batch["inputs"], positions, key=key)
     flat = x_BTD.reshape(-1, x_BTD.shape[-1])
-    return fused(flat, model.head(), batch["targets"].reshape(-1), batch["weights"].reshape(-1))
+    return fused(flat, model.head(), batch["targets"].reshape(-1), batch["weights"].reshape(-1)), aux
+
+
+def objective(model: Any, batch: Batch, packed: bool, key: Array) -> tuple[Array, tuple[Array, dict[str, Array]]]:
+    """What training makes small: `loss_sum`, and the layers' own losses (`loss/...`) times the sum of the weights;
+    beside it `loss_sum` alone, and statistics of routers times the same sum, so that parts of a batch can be added.
+    """
+    total, aux = _loss_and_statistics(model, batch, packed, key)
+    weight = jnp.sum(batch["weights"])
+    own = sum((value.sum() for name, value in aux.items() if name.startswith("loss/")), start=jnp.float32(0))
+    kept = {name: weight * value for name, value in aux.items() if name.startswith(("router_", "delta/"))}
+    return total + weight * own, (total, kept)
 
 
 def make_train_step(
     optimizer: optax.GradientTransformation, *, seed: int, packed: bool, accumulation: int = 1
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss and the norm of its gradient.
+    """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss without the layers' own, the norm of
+    the gradient, and a summary of routers.
 
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are summed before they are scaled:
     the step equals the one of the whole batch, whatever the weights of the parts.
     """
 
-    def gradients_of(model: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
-        return jax.value_and_grad(loss_sum)(model, batch, packed, key)
+    def gradients_of(model: Any, batch: Batch, key: Array) -> Any:
+        (_, sums), gradients = jax.value_and_grad(objective, has_aux=True)(model, batch, packed, key)
+        return sums, gradients
 
-    def accumulated(model: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+    def accumulated(model: Any, batch: Batch, key: Array) -> Any:
         parts = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), dict(batch))
 
         def add(total, part):
             number, rows = part
             return jax.tree.map(jnp.add, total, gradients_of(model, rows, jax.random.fold_in(key, number))), None
 
-        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, model))
+        first = jax.tree.map(lambda x: x[0], parts)
+        zero = jax.tree.map(
+            lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(gradients_of, model, first, key)
+        )
         return jax.lax.scan(add, zero, (jnp.arange(accumulation), parts))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(named(jax.random.key(seed), "train"), state.step)
-        total, gradients = (gradients_of if accumulation == 1 else accumulated)(state.model, batch, key)
+        sums, gradients = (gradients_of if accumulation == 1 else accumulated)(state.model, batch, key)
         scale = 1.0 / jnp.maximum(jnp.sum(batch["weights"]), 1.0)
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
-        model = optax.apply_updates(state.model, updates)
-        metrics = {"loss": total * scale, "gradient_norm": optax.tree.norm(gradients)}
+        total, aux = jax.tree.map(lambda value: value * scale, sums)
+        model = optax.apply_updates(state.model, updates).after_step(aux)
+        metrics = {"loss": total, "gradient_norm": optax.tree.norm(gradients), **summary(aux)}
         return TrainState(state.step + 1, model, optimizer_state), metrics
 
     return train_step

@@ -7,14 +7,17 @@ from typing import Protocol, Self
 
 from jax import Array
 
-from jaxgpt.nn.mixer.base import LayerDims
+from jaxgpt.nn.mixer.base import LayerDims, MixerContext
 from jaxgpt.registry import slot
 
 
 class FeedForward(Protocol):
-    """`feedforward(x) -> (y, aux)`; `aux` is a dict of statistics (a router's load, later)."""
+    """`feedforward(x, context) -> (y, aux)`; `aux` is a dict of statistics, such as a router's load.
 
-    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]: ...
+    In `aux`, `loss/...` is added to the training loss, and `delta/PATH` to the block's variable at PATH after a step.
+    """
+
+    def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]: ...
 
 
 @slot("feedforward", package="jaxgpt.nn.feedforward")

@@ -10,8 +10,9 @@ from jax import Array
 from jaxgpt.config import added_later
 from jaxgpt.nn.activation import ACTIVATIONS, Activation
 from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
-from jaxgpt.nn.mixer.base import LayerDims
+from jaxgpt.nn.mixer.base import LayerDims, MixerContext
 from jaxgpt.nn.params import constant, normal
+from jaxgpt.ops.experts import Multiply
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -49,9 +50,11 @@ class Dense(nnx.Module):
         self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
-    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
-        flat = x_BTD.reshape(-1, x_BTD.shape[-1])
-        hidden = linear(flat, self.up[...], None if self.up_bias is None else self.up_bias[...])
+    def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]:
+        return self.through(linear, x_BTD.reshape(-1, x_BTD.shape[-1])).reshape(x_BTD.shape), {}
+
+    def through(self, multiply: Multiply, x: Array) -> Array:
+        """The layer with `multiply` for its products: experts have weights of their own."""
+        hidden = multiply(x, self.up[...], None if self.up_bias is None else self.up_bias[...])
         hidden = ACTIVATIONS[self.activation](hidden)
-        y = linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...])
-        return y.reshape(x_BTD.shape), {}
+        return multiply(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...])

@@ -10,8 +10,9 @@ from jax import Array
 from jaxgpt.config import added_later
 from jaxgpt.nn.activation import ACTIVATIONS, Activation
 from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_width
-from jaxgpt.nn.mixer.base import LayerDims
+from jaxgpt.nn.mixer.base import LayerDims, MixerContext
 from jaxgpt.nn.params import constant, normal
+from jaxgpt.ops.experts import Multiply
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -54,8 +55,14 @@ class Gated(nnx.Module):
         self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
-    def __call__(self, x_BTD: Array) -> tuple[Array, dict[str, Array]]:
-        gate = linear(x_BTD, self.gate[...], None if self.gate_bias is None else self.gate_bias[...])
-        up = linear(x_BTD, self.up[...], None if self.up_bias is None else self.up_bias[...])
-        hidden = ACTIVATIONS[self.activation](gate) * up
-        return linear(hidden, self.down[...], None if self.down_bias is None else self.down_bias[...]), {}
+    def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]:
+        return self.through(linear, x_BTD), {}
+
+    def through(self, multiply: Multiply, x: Array) -> Array:
+        """The layer with `multiply` for its products: experts have weights of their own."""
+        gate = multiply(x, self.gate[...], None if self.gate_bias is None else self.gate_bias[...])
+        up = multiply(x, self.up[...], None if self.up_bias is None else self.up_bias[...])
+        return multiply(self.gated(gate, up), self.down[...], None if self.down_bias is None else self.down_bias[...])
+
+    def gated(self, gate: Array, up: Array) -> Array:
+        return ACTIVATIONS[self.activation](gate) * up

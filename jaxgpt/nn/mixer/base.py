@@ -47,13 +47,14 @@ class Mask:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MixerContext:
-    """What a mixer is told beside its input."""
+    """What a layer is told beside its input."""
 
     positions: Positions
     position: PositionEncoding
     mask: Mask
     at: Array | None = None  # where in the state new tokens are written; None without a state
     key: Array | None = None  # randomness of dropout; None: no dropout
+    tokens: Array | None = None  # int [B, T]: their numbers in the vocabulary
     place: Array | None = None  # int [B or 1, T] in the document, before positions were reassigned; None: as they are
 
     def visible(self) -> Array:

@@ -19,10 +19,12 @@ from jaxgpt.nn.feedforward.base import FeedForwardConfig, hidden_width
 from jaxgpt.nn.mixer.base import LayerDims
 
 KINDS = registry.kinds(FeedForwardConfig)
+SINGLE = [kind for kind in KINDS if kind != "moe"]  # a mixture is made of these; more in test_moe.py
 WIDTH, TOKENS = 32, 12
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, TOKENS // 2, WIDTH)), jnp.float32)
 
 each = pytest.mark.parametrize("kind", KINDS)
+single = pytest.mark.parametrize("kind", SINGLE)
 
 
 def dims(bias=True):
@@ -112,14 +114,14 @@ def test_parameters_are_float32_named_and_drawn_from_the_key(kind):
 @each
 def test_what_writes_to_the_residual_stream_starts_smaller(kind):
     """It is the map that ends in the model's width."""
-    layer = make(KINDS[kind](hidden=512))
+    layer = make(KINDS[kind]().with_hidden(512))
     for path, leaf in nnx.to_flat_state(nnx.state(layer, nnx.Param)):
         if leaf.get_metadata()["decay"]:
             wanted = dims().residual_std if leaf.get_metadata()["axes"][-1] == "embed" else dims().init_std
-            assert abs(float(leaf[...].std()) / wanted - 1) < 0.05, path
+            assert abs(float(leaf[...].std()) / wanted - 1) < max(0.05, 1 / leaf.size**0.5), path
 
 
-@each
+@single
 @pytest.mark.parametrize("hidden", [None, 24])
 def test_flops_are_what_its_products_cost(kind, hidden):
     config = KINDS[kind](hidden=hidden)
@@ -139,7 +141,7 @@ def test_parameters_and_flops_are_linear_in_the_hidden_width(kind):
         assert sizes == [sizes[0] + unit * more for more in (0, 1, 2, 39)]
 
 
-@each
+@single
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
