@@ -146,6 +146,23 @@ class HeadsJoined:
         return heads, kv_heads, head_dim, width[0] if width else 0
 
 
+class HeadsSplit:
+    """Two maps from one input to heads, joined head by head: rows [N, (first, second)] (keys and values of MLA)."""
+
+    def shapes(self, ours):
+        (rank, heads, first), (*_, second) = ours
+        return [(heads * (first + second), rank)]
+
+    def read(self, theirs, ours):
+        (rank, heads, first), (*_, second) = ours
+        by_head = theirs[0].reshape(heads, first + second, rank)
+        return [np.moveaxis(part, -1, 0) for part in (by_head[:, :first], by_head[:, first:])]
+
+    def write(self, ours):
+        joined = np.concatenate([np.moveaxis(part, 0, -1) for part in ours], axis=1)
+        return [joined.reshape(-1, joined.shape[-1])]
+
+
 class Interleaved:
     """Two of ours in turn along the last dimension of one of theirs, which lies as ours do otherwise."""
 

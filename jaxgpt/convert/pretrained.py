@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgpt.config import encode
 from jaxgpt.convert.families.base import Family, families
 from jaxgpt.convert.function import function
 from jaxgpt.convert.rules import Piece, check, pieces, to_theirs
@@ -223,10 +225,21 @@ def _writable(config: DecoderConfig, family: str | None) -> tuple[Family, dict[s
 
 
 def _differences(one: DecoderConfig, other: DecoderConfig) -> list[str]:
-    """Fields in which two configurations differ."""
+    """Fields in which two configurations differ by more than the rounding of a number."""
     lost = []
     for field in dataclasses.fields(one):
         mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        if mine != theirs:
+        if not _close(encode(mine), encode(theirs)):
             lost.append(f"model.{field.name} from {mine} to {theirs}")
     return lost
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same, numbers up to rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_close(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return one == other

@@ -106,7 +106,10 @@ class DecoderConfig(ModelConfig):
             window = of_kind(self.window, kind)
             if window is not None and window < 1:  # a query that sees nothing would attend to all keys alike
                 raise ValueError(f"window must be at least 1, got {window}")
-            of_kind(self.position, kind).check(self.position_dims)  # before anything runs
+            of_kind(self.position, kind).check(self.position_dims(kind))  # before anything runs
+        widths = {self.position_dims(kind).head_dim for kind in self.kinds}
+        if len(widths) > 1 and not isinstance(self.position, Mapping):
+            raise ValueError(f"position: mixers of widths {sorted(widths)} cannot share one; give one per layer kind")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -146,12 +149,12 @@ class DecoderConfig(ModelConfig):
             train_length=self.train_length or 1024,
         )
 
-    @property
-    def position_dims(self) -> PositionDims:
+    def position_dims(self, kind: str) -> PositionDims:
+        """What the positional encoding of a layer kind may know of the model."""
         dims = self.layer_dims
         return PositionDims(
             self.width,
-            dims.head_dim,
+            of_kind(self.mixer, kind).position_width(dims),
             dims.num_heads,
             dims.train_length,
             causal=True,
@@ -193,12 +196,12 @@ class Decoder(Model):
         self.embedding = normal(key, "embedding", (vocab_size, width), ("vocab", "embed"), config.init_std)
         if isinstance(config.position, Mapping):
             encodings = {
-                kind: config.position[kind].make(config.position_dims, named(named(key, "position"), kind))
+                kind: config.position[kind].make(config.position_dims(kind), named(named(key, "position"), kind))
                 for kind in config.kinds
             }
             self.position = nnx.Dict(encodings)
         else:
-            self.position = config.position.make(config.position_dims, named(key, "position"))
+            self.position = config.position.make(config.position_dims(config.kinds[0]), named(key, "position"))
 
         def block(kind: str, key: Array) -> Block:
             parts = of_kind(config.mixer, kind), of_kind(config.feedforward, kind)

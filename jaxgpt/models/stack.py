@@ -135,8 +135,8 @@ def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
 
 
 def added(parameters: Mapping[str, Array], order: Order, changes: Mapping[str, Array]) -> dict[str, Array]:
-    """`parameters` (by path) with changes added to variables of blocks: path in the block -> [layers having it, ...], in
-    their order."""
+    """`parameters` (by path) with changes added to variables of blocks: path in the block -> [layers having it, ...],
+    in their order."""
     changed = dict(parameters)
     for path, change in changes.items():
         if order.one_stack:

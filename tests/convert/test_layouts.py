@@ -11,6 +11,7 @@ from jaxgpt.convert.layouts import (
     OUTPUT,
     SAME,
     HeadsJoined,
+    HeadsSplit,
     Interleaved,
     Joined,
     PerItem,
@@ -31,6 +32,7 @@ CASES = {
     "groups": (HeadsJoined(), [(D, N, H), (D, K, H), (D, K, H)]),
     "one key-value head": (HeadsJoined(), [(D, N, H), (D, 1, H), (D, 1, H)]),
     "biases of groups": (HeadsJoined(vector=True), [(N, H), (K, H), (K, H)]),
+    "heads split": (HeadsSplit(), [(D, N, 5), (D, N, 7)]),
     "interleaved": (Interleaved(), [(5, D, F)] * 2),
     "items": (PerItem(LINEAR), [(5, D, F)]),
 }

@@ -25,6 +25,22 @@ WIDE = {**SIZES, "head_dim": 12}
 ORIGINAL = {"original_max_position_embeddings": 16, "rope_theta": 5000.0}
 LISTS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 3.0, 4.0]}
 PARTIAL = {"rope_type": "default", "rope_theta": 3000.0, "partial_rotary_factor": 0.5}
+MOE = {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 18}
+DEEPSEEK = {
+    **MANY,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 2,
+    "kv_lora_rank": 14,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "head_dim": 6,
+    "v_head_dim": 9,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 18,
+    "routed_scaling_factor": 1.4,
+}
 LOCAL = ["sliding_attention", "sliding_attention", "full_attention"]
 
 # name -> (model_type, settings)
@@ -103,4 +119,36 @@ MODELS: dict[str, tuple[str, dict]] = {
     ),
     "cohere": ("cohere", {**SIZES, "logit_scale": 0.3, "use_qk_norm": True}),
     "glm4": ("glm4", {**WIDE, "attention_bias": True, "rope_parameters": PARTIAL}),
+    "mixtral": ("mixtral", {**WIDE, "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 7}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**SIZES, **MOE, "shared_expert_intermediate_size": 20, "norm_topk_prob": True, "mlp_only_layers": [1]},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**WIDE, **MOE, "norm_topk_prob": False}),
+    "qwen3_moe, every other layer": ("qwen3_moe", {**WIDE, **MOE, "norm_topk_prob": True, "decoder_sparse_step": 2}),
+    "olmoe": ("olmoe", {**SIZES, "num_experts": 5, "num_experts_per_tok": 3, "clip_qkv": 1.1}),
+    "gpt_oss": (
+        "gpt_oss",
+        {**WIDE, "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 6, "layer_types": LOCAL},
+    ),
+    "deepseek_v2": ("deepseek_v2", {**DEEPSEEK, "q_lora_rank": 20}),
+    "deepseek_v2, groups": (
+        "deepseek_v2",
+        {**DEEPSEEK, "q_lora_rank": None, "topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2},
+    ),
+    "deepseek_v3": ("deepseek_v3", {**DEEPSEEK, "q_lora_rank": 20, "n_group": 3, "topk_group": 2}),
+    "deepseek_v3, yarn, all layers mixtures": (
+        "deepseek_v3",
+        {
+            **DEEPSEEK,
+            "q_lora_rank": None,
+            "first_k_dense_replace": 0,
+            "attention_bias": True,
+            "rope_interleave": False,
+            "norm_topk_prob": False,
+            "n_group": 1,
+            "topk_group": 1,
+            "rope_parameters": {"rope_type": "yarn", **ORIGINAL, "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 1.1},
+        },
+    ),
 }

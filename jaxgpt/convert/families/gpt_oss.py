@@ -21,7 +21,7 @@ EXPERTS = LAYER + "mlp.experts."
 
 
 class GptOss(Llama):
-    """OpenAI 2025 (arXiv:2508.10925). Experts in MXFP4 must be unpacked first, by saving the model with transformers."""
+    """OpenAI 2025 (arXiv:2508.10925). Experts in MXFP4 must be unpacked first: load and save them with transformers."""
 
     model_type = "gpt_oss"
     architecture = "GptOssForCausalLM"

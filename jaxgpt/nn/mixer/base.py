@@ -85,6 +85,10 @@ class MixerConfig:
         """Multiply-adds times two of one forward pass; pairs of tokens that a mask hides count too."""
         raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
 
+    def position_width(self, dims: LayerDims) -> int:
+        """The width of what positional encodings act on, for them the head width."""
+        return dims.head_dim
+
     @classmethod
     def examples(cls) -> tuple[MixerConfig, ...]:
         """Configurations that together exercise the mixer: what the contract test builds."""
