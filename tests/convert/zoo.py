@@ -25,7 +25,7 @@ WIDE = {**SIZES, "head_dim": 12}
 ORIGINAL = {"original_max_position_embeddings": 16, "rope_theta": 5000.0}
 LISTS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 3.0, 4.0]}
 PARTIAL = {"rope_type": "default", "rope_theta": 3000.0, "partial_rotary_factor": 0.5}
-MOE = {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 18}
+MOE = {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 20}
 DEEPSEEK = {
     **MANY,
     "num_hidden_layers": 4,
@@ -38,7 +38,7 @@ DEEPSEEK = {
     "n_routed_experts": 6,
     "num_experts_per_tok": 2,
     "n_shared_experts": 2,
-    "moe_intermediate_size": 18,
+    "moe_intermediate_size": 20,
     "routed_scaling_factor": 1.4,
 }
 LOCAL = ["sliding_attention", "sliding_attention", "full_attention"]
