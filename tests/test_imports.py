@@ -14,7 +14,8 @@ ORDER = (
     ("experiments",),
     ("jaxgpt",),  # the package's face, jaxgpt/__init__.py
     ("experiment",),
-    ("launch", "train", "evaluate", "generate", "convert"),
+    ("generate",),
+    ("launch", "train", "evaluate", "convert"),
     ("data", "parallel"),
     ("models",),
     ("nn",),

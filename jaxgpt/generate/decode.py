@@ -40,8 +40,8 @@ class Progress:
 
 
 def padded(prompts: Sequence[Sequence[int]], bucket: int = BUCKET) -> tuple[np.ndarray, np.ndarray]:
-    """int32 [B, T] of prompts moved to the right, and [B] how much padding stands before each. Raises ConfigError for an
-    empty prompt."""
+    """int32 [B, T] of prompts moved to the right, and [B] how much padding stands before each. Raises ConfigError for
+    an empty prompt."""
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise ConfigError("prompt: at least one token is needed to go on from")
     length = -(-max(map(len, prompts)) // bucket) * bucket

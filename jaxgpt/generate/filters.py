@@ -1,7 +1,7 @@
-"""What changes logits before a token is drawn: penalties for what was said, temperature, and which tokens stay possible.
+"""What changes logits before a token is drawn: penalties for what was said, temperature, and which tokens may come.
 
-All take and give float32 logits [B, V]; a token that is ruled out has -inf. The definitions, ties included, are those of
-transformers. The likeliest token always stays.
+All take and give float32 logits [B, V]; a token that is ruled out has -inf. The definitions, ties included, are those
+of transformers. The likeliest token always stays.
 
 Shapes: B batch, V vocabulary, S tokens of history.
 """
@@ -27,8 +27,8 @@ class Sampling:
     top_k: the k likeliest stay (Fan et al. 2018, arXiv:1805.04833).
     top_p: the likeliest stay until they hold this probability (Holtzman et al. 2019, arXiv:1904.09751).
     min_p: those at least this share as likely as the likeliest stay (Nguyen et al. 2024, arXiv:2407.01082).
-    typical_p: those whose surprise is nearest to the entropy stay until they hold this probability (Meister et al. 2022,
-        arXiv:2202.00666).
+    typical_p: those whose surprise is nearest to the entropy stay until they hold this probability (Meister et al.
+        2022, arXiv:2202.00666).
     epsilon: those at least this likely stay (Hewitt et al. 2022, arXiv:2210.15191).
     eta: those at least min(eta, sqrt(eta) exp(-entropy)) likely stay (the same, section 3.2).
     """
@@ -62,7 +62,7 @@ class Sampling:
         return self.temperature == 0
 
     def logits(self, logits_BV: Array, history_BS: Array, said_BS: Array) -> Array:
-        """Logits to draw from. history: tokens so far, in order, the last one at the end; said: where they are tokens."""
+        """Logits to draw from. history: tokens so far, the last one at the end; said: where they are tokens."""
         if self.repetition_penalty is not None:
             logits_BV = repetition_penalty(logits_BV, self.repetition_penalty, history_BS, said_BS)
         if self.no_repeat_ngram:

@@ -50,6 +50,10 @@ class Model(nnx.Module):
     ) -> Output:
         raise AssertionError("every model defines __call__")
 
+    def init_cache(self, batch: int, length: int, rings: bool = True) -> Cache:
+        """An empty cache for `length` tokens of `batch` sequences."""
+        raise AssertionError("every model that decodes defines init_cache")
+
     def hidden(
         self,
         tokens_BT: Array,

@@ -225,13 +225,15 @@ class Decoder(Model):
         limits = [self.encoding(kind).max_length for kind in self.config.kinds]
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `length` tokens of `batch` sequences."""
+    def init_cache(self, batch: int, length: int, rings: bool = True) -> Cache:
+        """An empty cache for `length` tokens of `batch` sequences. Without `rings` layers with a window keep all tokens
+        too, so that the last ones can be taken back."""
         order, dtype = self.config.order, jnp.dtype(self.config.compute_dtype)
         states = []
         for number, kind in enumerate(order.kinds):
             mixer = block_at(self.blocks, order, number).mixer
-            states.append(mixer.init_state(batch, length, dtype, of_kind(self.config.window, kind)))
+            window = of_kind(self.config.window, kind) if rings else None
+            states.append(mixer.init_state(batch, length, dtype, window))
         return Cache(tuple(states), jnp.int32(0), length)
 
     def __call__(

@@ -98,7 +98,8 @@ def make_train_step(
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
         total, aux = jax.tree.map(lambda value: value * scale, sums)
-        model = optax.apply_updates(state.model, updates).after_step(aux)
+        model: Any = optax.apply_updates(state.model, updates)
+        model = model.after_step(aux)
         metrics = {"loss": total, "gradient_norm": optax.tree.norm(gradients), **summary(aux)}
         return TrainState(state.step + 1, model, optimizer_state), metrics
 
