@@ -218,7 +218,7 @@ def noise(report: Report) -> Table:
 def runs(report: Report) -> Table:
     """Parameters, tokens and whatever else the experiment tells of its runs, with medians of what a clock measured."""
     columns = list(dict.fromkeys(name for row in report.runs for name in row)) or ["variant"]
-    clocked = list(dict.fromkeys((timing.metric, timing.unit) for timing in report.timings))
+    clocked = sorted({(timing.metric, timing.unit) for timing in report.timings})
     rows = []
     for row in report.runs or [{"variant": name} for name in dict.fromkeys(t.variant for t in report.timings)]:
         variant = str(row.get("variant", ""))
