@@ -92,7 +92,8 @@ def write(
     for (new,) in stream(source.model, [source.encode(prompt)], max_new_tokens, sampling, **how):
         ended = bool(new) and new[-1] in source.stop
         tokens += new[:-1] if ended else new
-        text = source.tokenizer.decode(tokens)
+        # Models may have more logits than their tokenizer has tokens: what it does not know stands for no text.
+        text = source.tokenizer.decode([token for token in tokens if token < source.tokenizer.vocab_size])
         at = min((text.find(one) for one in stop if one in text), default=None)
         if at is not None:
             yield text[len(given) : at]
