@@ -30,8 +30,8 @@ from rich.table import Table
 
 from jaxgpt.launch.machine import cores, thread_environment
 from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.nn.params import flatten
+from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.train.environment import prepare_jax
 from jaxgpt.train.optimizer import AdamWConfig
 from jaxgpt.train.step import init_state, loss_sum, make_train_step

@@ -135,6 +135,8 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
         for one in request.get("evaluations", []):
             parameters[one["variant"]] = one["parameters"]
             flops[one["variant"]] = request.get("flops_per_token", 0)
+    routers = _router_statistics(plan)
+    columns = dict.fromkeys(name for one in routers.values() for name in one)
     table = []
     for arm in plan.arms:
         config, trained, parent = arm.training, arm.variant.trains, arm.variant.parent
@@ -148,8 +150,24 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
             "steps": config.train.steps if trained else 0,
             "learning rate": config.train.learning_rate,
         }
+        for name in columns:
+            line[name.replace("_", " ")] = routers.get(arm.name, {}).get(name)
         table.append(line)
     return table
+
+
+def _router_statistics(plan: Plan) -> dict[str, dict[str, float]]:
+    """Variant -> the last statistics of its routers, mean over seeds: of arms that have any."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in plan.runs:
+        last = next((line for line in reversed(run.folder.curve()) if "loss" in line), {})
+        for name, value in last.items():
+            if name.startswith("router_"):
+                found.setdefault(run.variant, {}).setdefault(name, []).append(value)
+    return {
+        variant: {name: float(f"{sum(values) / len(values):.4g}") for name, values in one.items()}
+        for variant, one in found.items()
+    }
 
 
 def _facts(plan: Plan) -> dict[str, object]:
