@@ -106,6 +106,7 @@ class DecoderConfig(ModelConfig):
             window = of_kind(self.window, kind)
             if window is not None and window < 1:  # a query that sees nothing would attend to all keys alike
                 raise ValueError(f"window must be at least 1, got {window}")
+            of_kind(self.mixer, kind).check(self.layer_dims)
             of_kind(self.position, kind).check(self.position_dims(kind))  # before anything runs
         widths = {self.position_dims(kind).head_dim for kind in self.kinds}
         if len(widths) > 1 and not isinstance(self.position, Mapping):

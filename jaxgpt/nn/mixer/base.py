@@ -85,6 +85,9 @@ class MixerConfig:
         """Multiply-adds times two of one forward pass; pairs of tokens that a mask hides count too."""
         raise TypeError(f"{type(self).__qualname__} must define flops_per_token()")
 
+    def check(self, dims: LayerDims) -> None:
+        """Raise ValueError where the config does not fit `dims`; models ask when they are configured."""
+
     def position_width(self, dims: LayerDims) -> int:
         """The width of what positional encodings act on, for them the head width."""
         return dims.head_dim
