@@ -47,6 +47,7 @@ class Model(nnx.Module):
         cache: Cache | None = None,
         key: Array | None = None,
         logits_from: int | None = None,
+        capture: tuple[str, ...] = (),
     ) -> Output:
         raise AssertionError("every model defines __call__")
 
@@ -60,6 +61,7 @@ class Model(nnx.Module):
         positions: Positions | None = None,
         cache: Cache | None = None,
         key: Array | None = None,
+        capture: tuple[str, ...] = (),
     ) -> tuple[Array, Cache | None, dict[str, Array]]:
         """What the head reads, [B, T, D], with cache and aux: for losses that never hold all logits."""
         raise AssertionError("every model defines hidden")

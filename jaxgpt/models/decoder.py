@@ -21,14 +21,14 @@ from flax import nnx
 from jax import Array
 
 from jaxgpt.config import FrozenMapping, added_later
-from jaxgpt.errors import ConfigError
+from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
 from jaxgpt.models.stack import Order, added, block_at, in_groups, make_blocks, of_kind, one_by_one
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.feedforward.dense import DenseConfig
-from jaxgpt.nn.mixer.base import LayerDims, Mask, MixerConfig, MixerContext
+from jaxgpt.nn.mixer.base import CAPTURES, LayerDims, Mask, MixerConfig, MixerContext
 from jaxgpt.nn.norm import LayerNormConfig, NormConfig
 from jaxgpt.nn.params import constant, flatten, named, normal, unflatten
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
@@ -244,14 +244,16 @@ class Decoder(Model):
         cache: Cache | None = None,
         key: Array | None = None,
         logits_from: int | None = None,
+        capture: tuple[str, ...] = (),
     ) -> Output:
         """Logits of the next token at every position, or from position `logits_from` on.
 
         tokens_BT: int [B, T]. positions: where the tokens are; one document per row without it. cache: of `init_cache`
-        or an earlier call. key: randomness of dropout; without it there is none. Raises ContextTooLong where the
-        positional encoding has no values for T tokens.
+        or an earlier call. key: randomness of dropout; without it there is none. capture: what layers give out in `aux`
+        beside their statistics, names of `nn.mixer.base.CAPTURES`. Raises ContextTooLong where the positional encoding
+        has no values for T tokens, ConfigError for something unknown to capture.
         """
-        x_BTD, cache, aux = self.hidden(tokens_BT, positions, cache, key)
+        x_BTD, cache, aux = self.hidden(tokens_BT, positions, cache, key, capture)
         if logits_from is not None:
             x_BTD = x_BTD[:, logits_from:]
         flat = x_BTD.reshape(-1, x_BTD.shape[-1])
@@ -266,8 +268,11 @@ class Decoder(Model):
         bias_V = None if self.head_bias is None else self.head_bias[...]
         return Head(matrix_DV, bias_V, self.config.logit_scale, self.config.logit_soft_cap)
 
-    def hidden(self, tokens_BT, positions=None, cache=None, key=None):
+    def hidden(self, tokens_BT, positions=None, cache=None, key=None, capture=()):
         config = self.config
+        for name in capture:
+            if name not in CAPTURES:
+                raise ConfigError(f"capture: there is no {name!r}{nearest(name, CAPTURES)}")
         # Shapes are known before compilation; positions inside a cache are not: its whole length must have values.
         length = tokens_BT.shape[1] if cache is None else cache.length
         for kind in config.kinds:
@@ -284,7 +289,7 @@ class Decoder(Model):
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
-        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key, tokens_BT)
+        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key, tokens_BT, capture)
         if cache is not None:
             cache = dataclasses.replace(cache, layers=layers, at=cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
@@ -297,6 +302,7 @@ class Decoder(Model):
         cache: Cache | None,
         key: Array | None,
         tokens_BT: Array | None = None,
+        capture: tuple[str, ...] = (),
     ) -> tuple[Array, Any, dict[str, Array]]:
         """All blocks in order: x, the states of the layers if there is a cache, and statistics stacked by layer."""
         config = self.config
@@ -305,7 +311,7 @@ class Decoder(Model):
         def call(block: Block, kind: str, number: int | Array, x: Array, state: Any):
             layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
             mask = Mask(of_kind(config.window, kind))
-            context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, tokens_BT, place)
+            context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, tokens_BT, place, capture)
             return block(x, context, state)
 
         if cache is not None:

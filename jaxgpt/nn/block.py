@@ -82,11 +82,12 @@ class Block(nnx.Module):
         if self.wiring.residual == "sequential":
             x_BTD = self._joined(x_BTD, mixed, self.mixer_norm)
         y, feedforward_aux = self.feedforward(self._before(x_BTD, feedforward_norm), context)
-        fed = self._written(y, feedforward_norm, self.feedforward_after_norm, context.key, "feedforward_residual")
-        if self.wiring.residual != "sequential":
-            fed = mixed + fed
+        own = self._written(y, feedforward_norm, self.feedforward_after_norm, context.key, "feedforward_residual")
+        fed = own if self.wiring.residual == "sequential" else mixed + own
         x_BTD = self._joined(x_BTD, fed, feedforward_norm)
         aux = {"residual_rms": jnp.sqrt(jnp.mean(jnp.square(x_BTD.astype(jnp.float32))))}
+        shown = {"mixer": mixed, "feedforward": own, "residual": x_BTD}
+        aux |= {name: value for name, value in shown.items() if name in context.capture}
         return x_BTD, state, {**aux, **mixer_aux, **feedforward_aux}
 
     def _before(self, x_BTD: Array, norm: Norm) -> Array:

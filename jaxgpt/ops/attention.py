@@ -110,16 +110,21 @@ def keep(weights: Array, dropout: Dropout | None) -> Array:
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias=None, dropout=None, softmax=PLAIN) -> Array:
     """One einsum after the other, nothing clever: the definition."""
+    v_BSNH = jnp.repeat(v_BSKH, q_BTNH.shape[2] // v_BSKH.shape[2], axis=2).astype(jnp.float32)
+    weights_BNTS = keep(attention_map(q_BTNH, k_BSKH, q_where, k_where, mask, bias, softmax), dropout)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS, v_BSNH).astype(q_BTNH.dtype)
+
+
+def attention_map(q_BTNH, k_BSKH, q_where, k_where, mask, bias=None, softmax=PLAIN) -> Array:
+    """The weights with which values are summed, float32 [B, N, T, S]: what `naive` computes, to look at."""
     groups = q_BTNH.shape[2] // k_BSKH.shape[2]
     k_BSNH = jnp.repeat(k_BSKH, groups, axis=2).astype(jnp.float32)
-    v_BSNH = jnp.repeat(v_BSKH, groups, axis=2).astype(jnp.float32)
     scores = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH.astype(jnp.float32), k_BSNH) * softmax.factor(q_BTNH.shape[-1])
     scores = softmax.capped(scores)
     if bias is not None:
         scores = scores + bias(q_where, k_where)
     scores = jnp.where(mask(q_where, k_where)[:, None], scores, MASKED)
-    weights = keep(softmax.weights(scores), dropout)
-    return jnp.einsum("BNTS,BSNH->BTNH", weights, v_BSNH).astype(q_BTNH.dtype)
+    return softmax.weights(scores)
 
 
 def _scores(q_BKGTH: Array, k_BKSH: Array, visible: Array, bias: Array | None, softmax: Softmax) -> Array:

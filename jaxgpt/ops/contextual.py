@@ -65,7 +65,29 @@ def contextual_attention(
     return jnp.moveaxis(out, 1, 2).astype(q_BTNH.dtype)
 
 
+def contextual_map(
+    q_BTNH: Array,
+    unturned_BTNH: Array,
+    k_BSKH: Array,
+    table_PH: Array,
+    q_where: Where,
+    k_where: Where,
+    mask: Mask,
+    bias: Bias | None = None,
+    softmax: Softmax = PLAIN,
+) -> Array:
+    """The weights with which `contextual_attention` sums values, float32 [B, N, T, S]; to look at."""
+    k = jnp.moveaxis(jnp.repeat(k_BSKH, q_BTNH.shape[2] // k_BSKH.shape[2], axis=2), 2, 1).astype(jnp.float32)
+    q, unturned = (jnp.moveaxis(x, 2, 1).astype(jnp.float32) for x in (q_BTNH, unturned_BTNH))
+    return _weights(q, jnp.einsum("BNTH,PH->BNTP", unturned, table_PH), q_where, k, k_where, mask, bias, softmax)
+
+
 def _attend(q_BNTH, logits_BNTP, q_where, k_BNSH, v_BNSH, k_where, mask, bias, dropout, softmax) -> Array:
+    weights = keep(_weights(q_BNTH, logits_BNTP, q_where, k_BNSH, k_where, mask, bias, softmax), dropout)
+    return jnp.einsum("BNTS,BNSH->BNTH", weights, v_BNSH)
+
+
+def _weights(q_BNTH, logits_BNTP, q_where, k_BNSH, k_where, mask, bias, softmax) -> Array:
     products = jnp.einsum("BNTH,BNSH->BNTS", q_BNTH, k_BNSH)
     scores = softmax.capped(products * softmax.factor(q_BNTH.shape[-1]))
     visible = mask(q_where, k_where)[:, None]
@@ -78,5 +100,4 @@ def _attend(q_BNTH, logits_BNTP, q_where, k_BNSH, v_BNSH, k_where, mask, bias, d
     scores = scores + (1 - share) * at(below) + share * at(jnp.minimum(below + 1, last))
     if bias is not None:
         scores = scores + bias(q_where, k_where)
-    weights = keep(softmax.weights(jnp.where(visible, scores, MASKED)), dropout)
-    return jnp.einsum("BNTS,BNSH->BNTH", weights, v_BNSH)
+    return softmax.weights(jnp.where(visible, scores, MASKED))

@@ -12,9 +12,9 @@ from jax import Array
 
 from jaxgpt.nn.attention.cache import LayerCache
 from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig
-from jaxgpt.nn.mixer.base import LayerDims, MixerConfig
+from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.params import constant
-from jaxgpt.ops.contextual import contextual_attention
+from jaxgpt.ops.contextual import contextual_attention, contextual_map
 from jaxgpt.registry import register
 
 
@@ -67,3 +67,9 @@ class ContextualAttention(Attention):
         dropout = self._dropout(context.key)
         arrays = q_BTNH, unturned_BTNH, k_BSKH, v_BSKH, self.table[...]
         return contextual_attention(*arrays, q_where, k_where, context.mask, bias, dropout, self.softmax)
+
+    def map(self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, q_at, k_at, context: MixerContext) -> Array:
+        (q_where, _), (k_where, _) = q_at, k_at
+        bias = context.position.bias if context.position.has_bias else None
+        arrays = q_BTNH, unturned_BTNH, k_BSKH, self.table[...]
+        return contextual_map(*arrays, q_where, k_where, context.mask, bias, self.softmax)

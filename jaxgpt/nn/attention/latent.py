@@ -17,7 +17,7 @@ from jaxgpt.nn.attention.cache import LayerCache
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import RMSNormConfig
 from jaxgpt.nn.params import constant, named, normal
-from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention
+from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention, attention_map
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -129,7 +129,12 @@ class LatentAttention(nnx.Module):
                 rotary_BSH = position.keys(rotary_BSH[:, :, None], k_where)[:, :, 0]
         attend = self._in_the_latent if state is not None and x_BTD.shape[1] == 1 else self._by_head
         y_BTNV = attend(q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal)
-        return linear(y_BTNV, self.output[...], _or_none(self.output_bias), contract=2), state, {}
+        aux = {}
+        if "attention" in context.capture:
+            bias = context.position.bias if context.position.has_bias else None
+            arguments = q_BTNX, self._keys(latent_BSR, rotary_BSH), context.positions, k_where, context.mask, bias
+            aux["attention"] = attention_map(*arguments, Softmax(self._scale))
+        return linear(y_BTNV, self.output[...], _or_none(self.output_bias), contract=2), state, aux
 
     def _queries(self, x_BTD: Array) -> Array:
         if self.query_down is None or self.query_norm is None:
@@ -139,10 +144,18 @@ class LatentAttention(nnx.Module):
 
     def _by_head(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal) -> Array:
         """With each head's keys and values spelt out."""
+        k_BSNX, v_BSNV = self._keys(latent_BSR, rotary_BSH), linear(latent_BSR, self.value[...])
+        return self._attention(q_BTNX, k_BSNX, v_BSNV, k_where, context, causal)
+
+    def _keys(self, latent_BSR: Array, rotary_BSH: Array) -> Array:
         k_BSNP = linear(latent_BSR, self.key[...])
         shared = jnp.broadcast_to(rotary_BSH[:, :, None], (*k_BSNP.shape[:3], rotary_BSH.shape[-1]))
-        k_BSNX = jnp.concatenate([k_BSNP, shared], axis=-1)
-        return self._attention(q_BTNX, k_BSNX, linear(latent_BSR, self.value[...]), k_where, context, causal)
+        return jnp.concatenate([k_BSNP, shared], axis=-1)
+
+    @property
+    def _scale(self) -> float:
+        width = self.config.plain_width + self.config.rotary_width
+        return width**-0.5 if self.config.scale is None else self.config.scale
 
     def _in_the_latent(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal) -> Array:
         """One key-value head for all: q.(W z) = (W^T q).z, and values are made of the weighted latents."""
@@ -156,13 +169,12 @@ class LatentAttention(nnx.Module):
 
     def _attention(self, q, k, v, k_where: Any, context: MixerContext, causal: bool) -> Array:
         config, position = self.config, context.position
-        scale = (config.plain_width + config.rotary_width) ** -0.5 if config.scale is None else config.scale
         bias: Bias | None = position.bias if position.has_bias else None
         dropout = None
         if context.key is not None and self.dims.dropout > 0:
             dropout = Dropout(self.dims.dropout, named(context.key, "attention_weights"))
         arguments = q, k, v, context.positions, k_where, context.mask, bias, dropout
-        return attention(*arguments, config.implementation, causal, Softmax(scale))
+        return attention(*arguments, config.implementation, causal, Softmax(self._scale))
 
 
 def _or_none(parameter: nnx.Param | None) -> Array | None:

@@ -17,7 +17,7 @@ from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import LayerNormConfig, Norm, NormConfig, RMSNormConfig
 from jaxgpt.nn.params import constant, named, normal
 from jaxgpt.nn.position.base import PositionEncoding
-from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention
+from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention, attention_map
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -90,7 +90,7 @@ class AttentionConfig(MixerConfig):
 class Attention(nnx.Module):
     """Queries, keys and values from linear maps, heads mixed by `ops.attention`, one linear map back.
 
-    Other kinds of attention override `extra`, `bias` or `mix`.
+    Other kinds of attention override `extra`, `bias`, or `mix` and `map`.
     """
 
     def __init__(self, config: AttentionConfig, dims: LayerDims, key: Array):
@@ -149,11 +149,13 @@ class Attention(nnx.Module):
                 k = position.keys(k, seen_where)
         # Without a state queries and keys are the same tokens in order, and every mask is causal.
         causal = state is None
-        y = self.mix(turned, q, k.astype(q.dtype), v.astype(q.dtype), q_at, k_at, context, causal)
+        k, v = k.astype(q.dtype), v.astype(q.dtype)
+        y = self.mix(turned, q, k, v, q_at, k_at, context, causal)
+        aux = {"attention": self.map(turned, q, k, q_at, k_at, context)} if "attention" in context.capture else {}
         if self.output_gate is not None:
             y = y * jax.nn.sigmoid(linear(x_BTD, self.output_gate[...]).astype(jnp.float32)).astype(y.dtype)
         bias = None if self.output_bias is None else self.output_bias[...]
-        return linear(y, self.output[...], bias, contract=2), state, {}
+        return linear(y, self.output[...], bias, contract=2), state, aux
 
     kept_extra: Any = None  # of each token: a pytree of (shape, type), as `extra` gives them
 
@@ -177,6 +179,14 @@ class Attention(nnx.Module):
         dropout, implementation = self._dropout(context.key), self.config.implementation
         bias = self.bias(context.position)
         return attention(q_BTNH, k_BSKH, v_BSKH, q_at, k_at, mask, bias, dropout, implementation, causal, self.softmax)
+
+    def map(self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, q_at, k_at, context: MixerContext) -> Array:
+        """float32 [B, N, T, S]: the weights with which `mix` sums values, without dropout; to look at."""
+
+        def mask(q, k) -> Array:
+            return context.mask(q[0], k[0])
+
+        return attention_map(q_BTNH, k_BSKH, q_at, k_at, mask, self.bias(context.position), self.softmax)
 
     @property
     def softmax(self) -> Softmax:

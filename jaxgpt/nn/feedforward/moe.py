@@ -117,7 +117,10 @@ class Mixture(nnx.Module):
             if self.shared_gate is not None:
                 shared = shared * jax.nn.sigmoid(linear(x_MD, self.shared_gate[...]))
             y_MD = y_MD + shared
-        return y_MD.reshape(x_BTD.shape), self._statistics(routing, counts_M, kept)
+        aux = self._statistics(routing, counts_M, kept)
+        if context is not None and "router" in context.capture:
+            aux["router"] = routing.probabilities_ME.reshape(*x_BTD.shape[:2], -1)
+        return y_MD.reshape(x_BTD.shape), aux
 
     def _layer(self, multiply: Multiply, x: Array) -> Array:
         return self.experts.through(multiply, x)

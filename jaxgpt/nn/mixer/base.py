@@ -44,6 +44,16 @@ class Mask:
         return visible
 
 
+CAPTURES = {
+    "attention": "float32 [B, N, T, S], the weights of every head; differential attention: of both heads of a pair",
+    "router": "float32 [B, T, E], the probabilities of experts",
+    "mixer": "[B, T, D], what the mixer adds to the residual stream",
+    "feedforward": "[B, T, D], what the feed-forward layer adds to it",
+    "residual": "[B, T, D], the stream behind the layer",
+}
+"""What layers can be asked to give out in `aux`, by name, and what it is."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MixerContext:
@@ -56,6 +66,7 @@ class MixerContext:
     key: Array | None = None  # randomness of dropout; None: no dropout
     tokens: Array | None = None  # int [B, T]: their numbers in the vocabulary
     place: Array | None = None  # int [B or 1, T] in the document, before positions were reassigned; None: as they are
+    capture: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})  # of `CAPTURES`
 
     def visible(self) -> Array:
         """int [B or 1, T]: how many keys each query sees, its own included. At least 1."""
