@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxgpt.config import FrozenMapping
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.models.stack import of_kind
+from jaxgpt.nn.attention.latent import LatentConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.feedforward.moe import MixtureConfig
@@ -17,31 +19,46 @@ from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.nn.position.alibi import AlibiConfig, slopes
 from jaxgpt.nn.position.base import PositionConfig
 from jaxgpt.nn.position.rotary import RopeConfig
+from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
+
+
+def spelt(config: DecoderConfig) -> DecoderConfig:
+    """`config` with every default of its parts spelt out, so that none goes by the model around it."""
+    dims = config.layer_dims
+
+    def each(value: Any, spell: Callable[[Any, LayerDims], Any]) -> Any:
+        if isinstance(value, Mapping):
+            return FrozenMapping({kind: spell(one, dims) for kind, one in value.items()})
+        return spell(value, dims)
+
+    return dataclasses.replace(
+        config,
+        position=each(config.position, _position),
+        mixer=each(config.mixer, _mixer),
+        feedforward=each(config.feedforward, _feedforward),
+        norm=_norm(config.norm, dims),
+        num_kv_heads=dims.num_kv_heads,
+        head_dim=dims.head_dim,
+        train_length=dims.train_length,
+    )
 
 
 def function(config: DecoderConfig) -> DecoderConfig:
-    """`config` with every default spelt out, every layer named by its number, and without what changes no output of
-    given weights: how they are drawn, dropout, types, how layers run."""
-    dims, kinds = config.layer_dims, config.order.kinds
+    """`config` spelt out, with every layer named by its number, and without what changes no output of given weights:
+    how they are drawn, dropout, losses, types, how layers run."""
+    kinds, config = config.order.kinds, spelt(config)
     names = [str(number) for number in range(len(kinds))]
-
-    def spread(value: Any, spell) -> FrozenMapping:
-        found = [of_kind(value, kind) for kind in kinds]
-        return FrozenMapping({name: spell(one, dims) for name, one in zip(names, found, strict=True)})
-
+    fields = {}
+    for field in ("position", "window", "mixer", "feedforward"):
+        found = [of_kind(getattr(config, field), kind) for kind in kinds]
+        fields[field] = FrozenMapping(dict(zip(names, map(_bare, found), strict=True)))
     return dataclasses.replace(
         config,
         first_layers=(),
         pattern=tuple(names),
-        position=spread(config.position, _position),
-        window=spread(config.window, lambda window, _: window),
-        mixer=spread(config.mixer, _mixer),
-        feedforward=spread(config.feedforward, _feedforward),
-        norm=_norm(config.norm, dims),
+        **fields,
         bias=False,  # spelt out in all that go by it
         embedding_scale=config.embedding_factor,
-        num_kv_heads=dims.num_kv_heads,
-        head_dim=dims.head_dim,
         embedding_dropout=0.0,
         attention_dropout=0.0,
         residual_dropout=0.0,
@@ -53,6 +70,18 @@ def function(config: DecoderConfig) -> DecoderConfig:
     )
 
 
+def _bare(part: Any) -> Any:
+    """A part without what acts in training only, and without the choice of an implementation."""
+    changes: dict[str, Any] = {}
+    if hasattr(part, "implementation"):
+        changes["implementation"] = None
+    if isinstance(part, MixtureConfig):
+        changes |= {"capacity": None, "balance_loss": 0.0, "z_loss": 0.0}
+        if isinstance(part.router, SigmoidRouterConfig):
+            changes["router"] = dataclasses.replace(part.router, correction_rate=0.0)
+    return dataclasses.replace(part, **changes) if changes else part
+
+
 def _norm(norm: NormConfig, dims: LayerDims) -> NormConfig:
     if isinstance(norm, LayerNormConfig) and norm.bias is None:
         return dataclasses.replace(norm, bias=dims.bias)
@@ -60,6 +89,14 @@ def _norm(norm: NormConfig, dims: LayerDims) -> NormConfig:
 
 
 def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
+    if isinstance(mixer, LatentConfig):
+        width = mixer.plain_width + mixer.rotary_width
+        return dataclasses.replace(
+            mixer,
+            bias=dims.bias if mixer.bias is None else mixer.bias,
+            output_bias=dims.bias if mixer.output_bias is None else mixer.output_bias,
+            scale=width**-0.5 if mixer.scale is None else mixer.scale,
+        )
     if not isinstance(mixer, AttentionConfig):
         return mixer
     kind = _norm(mixer.qk_norm_kind or RMSNormConfig(epsilon=1e-6), dims)
@@ -70,7 +107,6 @@ def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
         scale=dims.head_dim**-0.5 if mixer.scale is None else mixer.scale,
         qk_norm_kind=kind if mixer.qk_norm else None,
         qk_norm_over=mixer.qk_norm_over if mixer.qk_norm else "head",
-        implementation=None,
     )
 
 
@@ -81,10 +117,6 @@ def _feedforward(layer: FeedForwardConfig, dims: LayerDims) -> FeedForwardConfig
             layer,
             expert=_feedforward(layer.expert, dims),
             shared=None if layer.shared is None else _feedforward(layer.shared, dims),
-            capacity=None,
-            balance_loss=0.0,
-            z_loss=0.0,
-            implementation=None,
         )
     spelt = layer.with_hidden(layer.hidden_of(dims.width))
     changes: dict[str, Any] = {"multiplier": 1.0}

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgpt.config import encode
 from jaxgpt.convert.families.base import Family, families
-from jaxgpt.convert.function import function
+from jaxgpt.convert.function import function, spelt
 from jaxgpt.convert.rules import Piece, check, pieces, to_theirs
 from jaxgpt.convert.settings import ConversionError, Settings
 from jaxgpt.convert.tensors import Tensors, write_tensors
@@ -210,7 +210,7 @@ def _writable(config: DecoderConfig, family: str | None) -> tuple[Family, dict[s
     complaint = ""
     for name in names:
         try:
-            settings = found[name].settings(config)
+            settings = found[name].settings(spelt(config))
             again = found[name].config(Settings(settings, f"{name} settings"))
         except (ConversionError, ConfigError, AttributeError, ValueError) as error:
             complaint = str(error)

@@ -18,20 +18,20 @@ KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "su")
 def read_rope(
     settings: Settings,
     layout: Literal["half_split", "interleaved"] = "half_split",
-    fraction: float | None = None,
+    usual_fraction: float = 1.0,
     kind: str | None = None,
 ) -> RopeConfig:
     """The rotary encoding of a `config.json`.
 
-    layout: which dimensions turn together, which is a family's own. fraction: of the head width that turns, if the
-    family says it in its own way. kind: the `layer_types` it is for, where they differ.
+    layout: which dimensions turn together, which is a family's own. usual_fraction: of the head width that turns, where
+    the file does not say. kind: the `layer_types` it is for, where they differ.
     """
     given = _given(settings, kind)
     share = given.get("partial_rotary_factor") or settings.get("partial_rotary_factor") or settings.get("rotary_pct")
     return RopeConfig(
         theta=float(given["rope_theta"]),
         layout=layout,
-        fraction=float(share or 1.0) if fraction is None else fraction,
+        fraction=float(share or usual_fraction),
         scaling=_scaling(given, settings),
     )
 
@@ -101,9 +101,11 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 def written_rope(rope: RopeConfig, train_length: int) -> dict[str, Any]:
     """`rope_parameters`. Raises ConversionError for scalings that transformers does not have."""
-    found: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default"}
-    if rope.fraction != 1.0:
-        found["partial_rotary_factor"] = rope.fraction
+    found: dict[str, Any] = {
+        "rope_theta": rope.theta,
+        "rope_type": "default",
+        "partial_rotary_factor": rope.fraction,
+    }
     scaling = rope.scaling
     match scaling:
         case None:

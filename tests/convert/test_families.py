@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 
@@ -11,6 +12,12 @@ import pytest
 
 from jaxgpt.convert import load_pretrained, save_pretrained
 from jaxgpt.convert.families.base import families
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.nn.feedforward.dense import DenseConfig
+from jaxgpt.nn.feedforward.gated import GatedConfig
+from jaxgpt.nn.feedforward.moe import MixtureConfig
+from jaxgpt.nn.norm import RMSNormConfig
+from jaxgpt.nn.position.absolute import LearnedConfig
 from tests.convert.zoo import MODELS, VOCAB
 
 pytestmark = pytest.mark.torch
@@ -72,3 +79,26 @@ def test_reads_and_writes_what_transformers_does(torch, name, tmp_path):
     back, _ = load_pretrained(tmp_path / "ours")
     for one, other in zip(jax.tree.leaves(model), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+OURS = {
+    "llama": DecoderConfig(vocab_size=VOCAB, train_length=64, num_heads=4, width=32, feedforward=GatedConfig()),
+    "gpt2": DecoderConfig(vocab_size=VOCAB, train_length=64, width=32, position=LearnedConfig(), bias=True),
+    "gpt_neox": DecoderConfig(vocab_size=VOCAB, train_length=64, width=32, bias=True, residual="parallel"),
+    "mixtral": DecoderConfig(
+        vocab_size=VOCAB, train_length=64, width=32, num_kv_heads=2, feedforward=MixtureConfig(4), norm=RMSNormConfig()
+    ),
+}
+OURS["llama"] = dataclasses.replace(OURS["llama"], norm=RMSNormConfig(1e-6))
+OURS["gpt_neox"] = dataclasses.replace(OURS["gpt_neox"], tie_embeddings=False, feedforward=DenseConfig("gelu_erf"))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_models_of_ours_load_in_transformers(torch, name, tmp_path):
+    """Configurations that leave much to their defaults."""
+    import transformers
+
+    model = jax.jit(OURS[name].make)(jax.random.key(0))
+    assert save_pretrained(model, OURS[name], tmp_path) == name
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    np.testing.assert_allclose(logits(torch, theirs), run(model), atol=1e-4)

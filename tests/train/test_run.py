@@ -31,7 +31,7 @@ def test_layers_files_and_overrides(tmp_path):
     (tmp_path / "b.yaml").write_text("train: {steps: 6}\nmodel: {position: alibi}\n")
     config = jaxgpt.load_config([tmp_path / "a.yaml", tmp_path / "b.yaml"], ["train.batch_size=2"])
     assert (config.seed, config.train.steps, config.train.learning_rate, config.train.batch_size) == (1, 6, 1e-4, 2)
-    assert encode(config)["model"]["position"] == {"type": "alibi"}
+    assert encode(config)["model"]["position"]["type"] == "alibi"
     assert load_config(tmp_path / "a.yaml").seed == load_config(str(tmp_path / "a.yaml")).seed == 1
     assert load_raw([tmp_path / "a.yaml"])["train"]["batch_size"] == RunConfig().train.batch_size
     assert encode_defaults()["model"]["vocab_size"] is None

@@ -35,7 +35,7 @@ class Glm4(Llama):
         config = super().config(settings)
         return dataclasses.replace(
             config,
-            position=read_rope(settings, "interleaved"),
+            position=read_rope(settings, "interleaved", usual_fraction=0.5),
             mixer=dataclasses.replace(attention(config), output_bias=False),
             norm_placement="sandwich",
         )

@@ -49,7 +49,7 @@ class GptNeoX(Family):
         bias = settings.get("attention_bias", True)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings),
+            position=read_rope(settings, usual_fraction=0.25),
             mixer=AttentionConfig(bias=bias, output_bias=bias),
             feedforward=DenseConfig(settings.activation("hidden_act"), settings["intermediate_size"]),
             norm=LayerNormConfig(settings["layer_norm_eps"]),

@@ -36,7 +36,7 @@ class Nemotron(Family):
         )
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings),
+            position=read_rope(settings, usual_fraction=0.5),
             mixer=AttentionConfig(bias=bias, output_bias=bias),
             feedforward=feedforward,
             norm=LayerNormConfig(settings["norm_eps"], gain="one_plus", bias=True),

@@ -45,7 +45,7 @@ class Phi(Family):
         epsilon, normed = settings["layer_norm_eps"], settings.get("qk_layernorm", False)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings),
+            position=read_rope(settings, usual_fraction=0.5),
             mixer=AttentionConfig(qk_norm=normed, qk_norm_kind=LayerNormConfig(epsilon) if normed else None),
             feedforward=DenseConfig(settings.activation("hidden_act"), settings["intermediate_size"]),
             norm=LayerNormConfig(epsilon),

@@ -47,7 +47,7 @@ class StableLM(Family):
         parallel = settings.get("use_parallel_residual", False)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings),
+            position=read_rope(settings, usual_fraction=0.25),
             mixer=AttentionConfig(
                 bias=settings.get("use_qkv_bias", False),
                 output_bias=False,
