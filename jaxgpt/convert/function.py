@@ -52,6 +52,8 @@ def function(config: DecoderConfig) -> DecoderConfig:
     for field in ("position", "window", "mixer", "feedforward"):
         found = [of_kind(getattr(config, field), kind) for kind in kinds]
         fields[field] = FrozenMapping(dict(zip(names, map(_bare, found), strict=True)))
+    if all(isinstance(of_kind(config.mixer, kind), LatentConfig) for kind in kinds):  # which has widths of its own
+        config = dataclasses.replace(config, num_kv_heads=config.num_heads, head_dim=1)
     return dataclasses.replace(
         config,
         first_layers=(),

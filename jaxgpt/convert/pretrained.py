@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxgpt.config import encode
 from jaxgpt.convert.families.base import Family, families
@@ -61,9 +62,10 @@ def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Dec
     parameters = flatten(abstract)
     with Tensors(folder) as tensors:
         wanted = list(pieces(family.rules_of(config), config.order, parameters))
+        _add_prefix(tensors, family)
         check(wanted, {name: tensors.shape(name) for name in tensors}, _ignored(family, config), str(folder))
         chosen = dtype or _common_dtype(tensors)
-        arrays = _read(wanted, parameters, tensors, np.dtype(jnp.dtype(chosen)))
+        arrays = _read(wanted, parameters, tensors, np.dtype(jnp.dtype(chosen)), _statistics(abstract))
     return unflatten(abstract, arrays), dataclasses.replace(config, compute_dtype=chosen)
 
 
@@ -89,6 +91,10 @@ def save_pretrained(
     """
     folder = Path(folder).expanduser()
     chosen, settings = _writable(config, family)
+    ends: dict[str, Any] = dict.fromkeys(SPECIAL_TOKENS)
+    if like is not None:
+        source = _read_json(Path(like).expanduser() / CONFIG)
+        ends = {name: source.get(name) for name in SPECIAL_TOKENS}
     parameters = flatten(model)
     written = list(pieces(chosen.rules_of(config), config.order, parameters))
     dtypes = {path: np.dtype(array.dtype) for path, array in parameters.items()}
@@ -108,20 +114,23 @@ def save_pretrained(
 
     write_tensors(folder_made(folder), entries, read, shard_bytes)
     head = {"architectures": [chosen.architecture], "model_type": chosen.model_type, "dtype": str(dtypes["embedding"])}
-    ends: dict[str, Any] = dict.fromkeys(SPECIAL_TOKENS)
-    if like is not None:
-        ends = _taken_over(Path(like).expanduser(), folder)
     write_json(folder / CONFIG, {**head, **settings, **ends})
+    if like is not None:
+        _copy_tokenizer(Path(like).expanduser(), folder)
     return chosen.model_type
 
 
-def _taken_over(source: Path, folder: Path) -> dict[str, Any]:
-    """Copy what a checkpoint has of its tokenizer; the numbers of its special tokens."""
-    settings = _read_json(source / CONFIG)
-    for pattern in TOKENIZER_FILES:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
-    return {name: settings.get(name) for name in SPECIAL_TOKENS}
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy what a checkpoint has of its tokenizer."""
+    if source.resolve() == folder.resolve():
+        return
+    try:
+        for pattern in TOKENIZER_FILES:
+            for path in source.glob(pattern):
+                if path.is_file():
+                    shutil.copyfile(path, folder / path.name)
+    except OSError as error:
+        raise ConversionError(f"{folder}: the tokenizer of {source} cannot be copied ({error.strerror})") from None
 
 
 def folder_made(folder: Path) -> Path:
@@ -154,7 +163,7 @@ def _family(settings: Settings) -> Family:
 
 def _config(family: Family, settings: Settings) -> DecoderConfig:
     try:
-        return family.config(settings)
+        return family.read(settings)
     except ConversionError:
         raise
     except (ConfigError, ValueError, TypeError, KeyError) as error:
@@ -164,7 +173,16 @@ def _config(family: Family, settings: Settings) -> DecoderConfig:
 def _ignored(family: Family, config: DecoderConfig) -> tuple[str, ...]:
     """Patterns of tensors that hold nothing of their own; the head of tied embeddings is one."""
     head = [rule.theirs for rule in family.rules_of(config) if rule.paths == ("/head_matrix",)]
-    return (*family.ignored, *(head if config.tie_embeddings else ()))  # type: ignore[return-value]
+    ignored = (pattern.replace("{layers}", str(config.num_layers)) for pattern in family.ignored)
+    return (*ignored, *(head if config.tie_embeddings else ()))  # type: ignore[return-value]
+
+
+def _add_prefix(tensors: Tensors, family: Family) -> None:
+    """Name tensors as those of the whole model where a file has those of its body, such as GPT-2's (`h.0...`)."""
+    embedding = next(rule.theirs for rule in family.rules if rule.paths == ("/embedding",))
+    prefix = str(embedding).partition(".")[0] + "."
+    if not any(name.startswith(prefix) for name in tensors):
+        tensors.rename({name: prefix + name for name in tensors if not name.startswith(("lm_head.", "embed_out."))})
 
 
 def _common_dtype(tensors: Tensors) -> DType:
@@ -175,11 +193,21 @@ def _common_dtype(tensors: Tensors) -> DType:
     return "bfloat16" if most == np.dtype(jnp.bfloat16) else "float32"
 
 
+def _statistics(abstract: Any) -> set[str]:
+    """Paths of what is not trained by gradients."""
+    leaves = jax.tree.leaves(abstract, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    paths = flatten(abstract)
+    return {path for path, leaf in zip(paths, leaves, strict=True) if not isinstance(leaf, nnx.Param)}
+
+
 def _read(
-    wanted: list[Piece], parameters: Mapping[str, Any], tensors: Tensors, dtype: np.dtype
+    wanted: list[Piece], parameters: Mapping[str, Any], tensors: Tensors, dtype: np.dtype, statistics: set[str]
 ) -> dict[str, jax.Array]:
     """Every parameter by path, tensors taken one after the other."""
-    arrays = {path: _empty(tuple(leaf.shape), dtype) for path, leaf in parameters.items()}
+    single = np.dtype(np.float32)  # statistics decide between near ties
+    arrays = {
+        path: _empty(tuple(leaf.shape), single if path in statistics else dtype) for path, leaf in parameters.items()
+    }
     for piece in wanted:
         found = piece.rule.layout.read([tensors[name] for name in piece.theirs], piece.our_shapes)
         for (path, place, _), array in zip(piece.ours, found, strict=True):

@@ -46,14 +46,14 @@ class Tensors(Mapping[str, np.ndarray]):
             self._open(file)
 
     def _files(self) -> list[str]:
-        index = self.folder / INDEX
-        if index.exists():
+        index, single = self.folder / INDEX, self.folder / SINGLE
+        if index.exists() and not single.exists():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ConversionError(f"{index}: is not an index of safetensors files") from None
         else:
-            names = [SINGLE] if (self.folder / SINGLE).exists() else []
+            names = [SINGLE] if single.exists() else []
         if not names:
             others = sorted(path.name for path in self.folder.glob("*.bin"))
             hint = f"; {others[0]} is pickled, which can run code: convert it to safetensors first" if others else ""
@@ -72,6 +72,8 @@ class Tensors(Mapping[str, np.ndarray]):
             header = json.loads(mapped[8 : 8 + size])
             header.pop("__metadata__", None)
             for key, entry in header.items():
+                if entry["dtype"] not in DTYPES:
+                    raise ConversionError(f"{path}: {key} is {entry['dtype']}, quantised; dequantise the model first")
                 begin, end = entry["data_offsets"]
                 count = math.prod(entry["shape"]) * np.dtype(DTYPES[entry["dtype"]]).itemsize
                 if end - begin != count or 8 + size + end > len(mapped):
@@ -108,6 +110,10 @@ class Tensors(Mapping[str, np.ndarray]):
         first = begin - begin % mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED") and end > first:
             self._maps[file].madvise(mmap.MADV_DONTNEED, first, end - first)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors other names: old -> new."""
+        self._where = {names.get(name, name): where for name, where in self._where.items()}
 
     def close(self) -> None:
         self._where.clear()
@@ -146,6 +152,9 @@ def write_tensors(
         raise ConversionError(
             f"{folder}: cannot be written ({error.strerror}); free space or mend its permissions"
         ) from None
+    for stale in [folder / INDEX, *folder.glob(SINGLE), *folder.glob("model-*-of-*.safetensors")]:
+        if stale.name not in files:  # of another checkpoint that was here
+            stale.unlink(missing_ok=True)
     if many:
         weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})

@@ -61,15 +61,18 @@ def _run(options: argparse.Namespace) -> None:
         sampling = Sampling(**{name: getattr(options, name) for name in fields})
         search = None if options.beams is None else BeamSearch(options.beams, options.length_penalty)
     except ValueError as error:
-        raise ConfigError(f"--{error}") from None
+        name, _, rest = str(error).partition(":")
+        raise ConfigError(f"--{name.replace('_', '-')}:{rest}") from None
     if (options.beams or options.draft) and options.stop:
         raise ConfigError("--stop: works without --beams and --draft only")
+    if options.beams and (options.draft or sampling != Sampling()):
+        raise ConfigError("--beams: takes no --draft and no options of sampling; leave them out")
     source = load(options.folder)
     prompt, count = source.encode(options.prompt), options.max_new_tokens
     if search is not None:
         (found,) = beam_search(source.model, [prompt], count, search, stop=source.stop)
         for one in found:
-            print(f"{one.score:8.3f}  {options.prompt}{source.tokenizer.decode(one.tokens)}")
+            print(f"{one.score:8.3f}  {options.prompt}{source.continuation(options.prompt, one.tokens)}")
         return
     print(options.prompt, end="", flush=True)
     if options.draft is not None:
@@ -78,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
             raise ConfigError(f"--draft {options.draft}: has another tokenizer than {options.folder}")
         settings = {"proposals": options.proposals, "stop": source.stop, "seed": options.seed}
         done = speculate(source.model, draft.model, prompt, count, sampling, **settings)
-        print(source.tokenizer.decode([token for token in done.tokens if token not in source.stop]))
+        print(source.continuation(options.prompt, done.tokens))
         print(f"{done.accepted} of {done.proposed} proposals accepted", file=sys.stderr)
         return
     for piece in write(source, options.prompt, count, sampling, stop=options.stop, seed=options.seed):

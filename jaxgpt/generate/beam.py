@@ -128,7 +128,7 @@ def _step(model: Model, state: _Beams, search: BeamSearch, stop: tuple[int, ...]
 
     ends = (token_BM[:, :, None] == jnp.array(stop, jnp.int32).reshape(1, 1, -1)).any(axis=-1) | (count == limit)
     # Only who is among the best K may finish.
-    may = ends & (jnp.arange(candidates) < beams)[None] & ~state.closed_B[:, None]
+    may = ends & (jnp.arange(candidates) < beams)[None] & ~state.closed_B[:, None] & (score_BM > NOTHING / 2)
     penalised = jnp.where(may, score_BM / count.astype(jnp.float32) ** search.length_penalty, NOTHING)
     pool = jnp.concatenate([state.finished_BK, penalised], axis=1)
     finished_BK, kept = jax.lax.top_k(pool, beams)

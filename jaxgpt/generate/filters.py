@@ -1,7 +1,7 @@
 """What changes logits before a token is drawn: penalties for what was said, temperature, and which tokens may come.
 
 All take and give float32 logits [B, V]; a token that is ruled out has -inf. The definitions, ties included, are those
-of transformers. The likeliest token always stays.
+of transformers. Filters leave at least one token; where n-grams would rule out all, they rule out none.
 
 Shapes: B batch, V vocabulary, S tokens of history.
 """
@@ -163,4 +163,5 @@ def no_repeat_ngram(logits_BV: Array, n: int, history_BS: Array, said_BS: Array)
     same = (windows[:, :, : n - 1] == ending).all(axis=-1) & whole & said_BS[:, length - n + 1 :].all(axis=-1)[:, None]
     rows = jnp.arange(batch)[:, None]
     banned = jnp.zeros(logits_BV.shape, bool).at[rows, windows[:, :, -1]].max(same)
+    banned &= ~banned.all(axis=-1, keepdims=True)
     return jnp.where(banned, -jnp.inf, logits_BV)

@@ -18,6 +18,7 @@ from jax import Array
 from jaxgpt.errors import ConfigError
 from jaxgpt.generate.filters import Sampling
 from jaxgpt.models.base import Cache, Model
+from jaxgpt.nn.attention.cache import LayerCache
 from jaxgpt.nn.params import named
 
 
@@ -141,4 +142,10 @@ def _round(
     own_token = _pick(lacking_GV[count], jax.random.fold_in(key, proposals + 2))
     tokens = jnp.where(jnp.arange(proposals + 1) < count, jnp.append(drawn, 0), own_token)
     at = begin + count + 1
-    return dataclasses.replace(out.cache, at=at), dataclasses.replace(own, at=at), tokens, count
+    return _taken_back(out.cache, at), _taken_back(own, at), tokens, count
+
+
+def _taken_back(cache: Cache, at: Array) -> Cache:
+    """A cache without the tokens from number `at` on."""
+    layers = jax.tree.map(lambda layer: layer.until(at), cache.layers, is_leaf=lambda x: isinstance(x, LayerCache))
+    return dataclasses.replace(cache, layers=layers, at=at)

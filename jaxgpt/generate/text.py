@@ -30,6 +30,13 @@ class Source:
     def encode(self, prompt: str) -> list[int]:
         return [*self.start, *self.tokenizer.encode(prompt).tolist()]
 
+    def continuation(self, prompt: str, tokens: Sequence[int]) -> str:
+        """The text of new tokens behind a prompt. Both are decoded together: alone, some tokenizers lose a space. What
+        the tokenizer does not know (models may have more logits than it has tokens) and end tokens are no text."""
+        before = self.tokenizer.encode(prompt).tolist()
+        known = [token for token in tokens if token < self.tokenizer.vocab_size and token not in self.stop]
+        return self.tokenizer.decode([*before, *known])[len(self.tokenizer.decode(before)) :]
+
 
 def load(folder: Path) -> Source:
     """What generates in `folder`: a run's newest weights, or a checkpoint of transformers with its tokenizer.
@@ -47,13 +54,25 @@ def load(folder: Path) -> Source:
         from jaxgpt.convert import load_pretrained
 
         model, _ = load_pretrained(folder)
-        tokenizer = PretrainedTokenizer(read_text(folder), _end_of(folder))
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        begin, ends = settings.get("bos_token_id"), settings.get("eos_token_id")
-        ends = ends if isinstance(ends, list) else [tokenizer.separator if ends is None else ends]
-        starts = _adds_start(tokenizer, begin)
-        return Source(model, tokenizer, (begin,) if starts else (), tuple(ends))
+        begin, ends = _special(folder)
+        tokenizer = PretrainedTokenizer(read_text(folder), _end_of(folder), ends[0] if ends else None)
+        starts = (begin,) if begin is not None and _adds_start(tokenizer, begin) else ()
+        return Source(model, tokenizer, starts, ends or (tokenizer.separator,))
     raise UserError(f"{folder}: is neither a run (no config.yaml) nor a checkpoint of transformers (no config.json)")
+
+
+def _special(folder: Path) -> tuple[int | None, tuple[int, ...]]:
+    """The token that begins a text and those that end one, from the settings of the model and of its generation."""
+    begin, ends = None, []
+    for name in ("config.json", "generation_config.json"):
+        try:
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        begin = settings.get("bos_token_id") if begin is None else begin
+        found = settings.get("eos_token_id")
+        ends += found if isinstance(found, list) else [] if found is None else [found]
+    return begin, tuple(dict.fromkeys(ends))
 
 
 def _end_of(folder: Path) -> str | None:
@@ -65,9 +84,9 @@ def _end_of(folder: Path) -> str | None:
     return named.get("content") if isinstance(named, dict) else named
 
 
-def _adds_start(tokenizer: PretrainedTokenizer, begin: int | None) -> bool:
+def _adds_start(tokenizer: PretrainedTokenizer, begin: int) -> bool:
     """Whether the tokenizer puts its first token before a text of its own accord."""
-    return begin is not None and tokenizer.with_special("a")[:1] == [begin]
+    return tokenizer.with_special("a")[:1] == [begin]
 
 
 def write(
@@ -92,8 +111,7 @@ def write(
     for (new,) in stream(source.model, [source.encode(prompt)], max_new_tokens, sampling, **how):
         ended = bool(new) and new[-1] in source.stop
         tokens += new[:-1] if ended else new
-        # Models may have more logits than their tokenizer has tokens: what it does not know stands for no text.
-        text = source.tokenizer.decode([token for token in tokens if token < source.tokenizer.vocab_size])
+        text = source.continuation(prompt, tokens)
         at = min((text.find(one) for one in stop if one in text), default=None)
         if at is not None:
             yield text[len(given) : at]

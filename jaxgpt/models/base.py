@@ -67,7 +67,7 @@ class Model(nnx.Module):
         raise AssertionError("every model defines hidden")
 
     def after_step(self, aux: dict[str, Array]) -> Self:
-        """The model after a training step, with what its layers change of themselves: `delta/...` in `aux`."""
+        """The model after a training step, with what its layers change of themselves, given their statistics."""
         return self
 
     def head(self) -> Head:

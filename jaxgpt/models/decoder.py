@@ -23,7 +23,7 @@ from jax import Array
 from jaxgpt.config import FrozenMapping, added_later
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
-from jaxgpt.models.stack import Order, added, block_at, in_groups, make_blocks, of_kind, one_by_one
+from jaxgpt.models.stack import Order, block_at, in_groups, make_blocks, of_kind, one_by_one, rebalanced
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
@@ -260,8 +260,9 @@ class Decoder(Model):
         return Output(self.head().logits(flat).reshape(*x_BTD.shape[:2], -1), cache, aux)
 
     def after_step(self, aux: dict[str, Array]) -> Self:
-        changes = {name.removeprefix("delta/"): value for name, value in aux.items() if name.startswith("delta/")}
-        return unflatten(self, added(flatten(self), self.config.order, changes)) if changes else self
+        if "router_load" not in aux:
+            return self
+        return unflatten(self, rebalanced(flatten(self), self.blocks, self.config.order, aux["router_load"]))
 
     def head(self) -> Head:
         matrix_DV = self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxgpt.errors import ConfigError
 from jaxgpt.nn.block import Block
 
 Blocks = Any  # a Block of stacked parameters, or a mapping of kinds to such
@@ -127,6 +128,11 @@ def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
     for name in dict.fromkeys(name for aux in (*begun, *found) for name in aux):
         parts = [aux[name][None] for aux in begun if name in aux]
         repeated = [aux[name] for aux in found if name in aux]
+        if len({part.shape[1:] for part in (*parts, *repeated)}) > 1:
+            raise ConfigError(
+                f"{name}: layers give it out in several shapes, which cannot be stacked; give all layers with experts "
+                "the same number of them, and capture without a cache"
+            )
         if repeated:
             stacked = jnp.stack(repeated, axis=1)
             parts.append(stacked.reshape(repeats * len(repeated), *stacked.shape[2:]))
@@ -134,18 +140,20 @@ def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
     return gathered
 
 
-def added(parameters: Mapping[str, Array], order: Order, changes: Mapping[str, Array]) -> dict[str, Array]:
-    """`parameters` (by path) with changes added to variables of blocks: path in the block -> [layers having it, ...],
-    in their order."""
+def rebalanced(parameters: Mapping[str, Array], blocks: Blocks, order: Order, load: Array) -> dict[str, Array]:
+    """`parameters` (by path) with what routers change of themselves after a step; `load` is [layers with any, E]."""
     changed = dict(parameters)
-    for path, change in changes.items():
-        if order.one_stack:
-            changed[f"blocks/{path}"] = changed[f"blocks/{path}"] + change
+    stacks = {"blocks": blocks} if order.one_stack else {f"blocks/{kind}": blocks[kind] for kind in blocks}
+    routers = {path: getattr(stack.feedforward, "router", None) for path, stack in stacks.items()}
+    having = [n for n, kind in enumerate(order.kinds) if routers["blocks" if order.one_stack else f"blocks/{kind}"]]
+    for path, router in routers.items():
+        if router is None:
             continue
-        having = [number for number, kind in enumerate(order.kinds) if f"blocks/{kind}/{path}" in parameters]
-        for kind in dict.fromkeys(order.kinds[number] for number in having):
-            rows = jnp.array([having.index(number) for number in order.layers_of(kind)])
-            changed[f"blocks/{kind}/{path}"] = changed[f"blocks/{kind}/{path}"] + change[rows]
+        rows = [n for n in order.layers_of(path.removeprefix("blocks/")) if n in having]
+        loads = load[jnp.array([having.index(n) for n in rows])]
+        for name, change in jax.vmap(lambda one, load_E: one.change(load_E))(router, loads).items():
+            place = f"{path}/feedforward/router/{name}"
+            changed[place] = changed[place] + change
     return changed
 
 

@@ -24,7 +24,7 @@ def upcycle(
 
     mixture: its `expert` is taken from the dense layers, whatever it says.
     key: for the router, which is drawn anew.
-    noise: standard deviation of what is added to each expert's matrices, as a share of their own: copies that are
+    noise: standard deviation of what is added to each expert's parameters, as a share of their own: copies that are
         exactly alike learn apart only by the tokens they get.
 
     Where the weights of a token's experts sum to 1 (a normalised router, scale 1) and there is no noise, the new model

@@ -60,7 +60,7 @@ def objective(model: Any, batch: Batch, packed: bool, key: Array) -> tuple[Array
     total, aux = _loss_and_statistics(model, batch, packed, key)
     weight = jnp.sum(batch["weights"])
     own = sum((value.sum() for name, value in aux.items() if name.startswith("loss/")), start=jnp.float32(0))
-    kept = {name: weight * value for name, value in aux.items() if name.startswith(("router_", "delta/"))}
+    kept = {name: weight * value for name, value in aux.items() if name.startswith("router_")}
     return total + weight * own, (total, kept)
 
 
@@ -71,7 +71,8 @@ def make_train_step(
     the gradient, and a summary of routers.
 
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are summed before they are scaled:
-    the step equals the one of the whole batch, whatever the weights of the parts.
+    the step equals the one of the whole batch, whatever the weights of the parts; but for what experts do with a batch
+    (their own losses, capacity, choice by experts), which is done part by part.
     """
 
     def gradients_of(model: Any, batch: Batch, key: Array) -> Any:

@@ -64,6 +64,15 @@ def test_folders_without_tensors(tmp_path):
         Tensors(tmp_path)
 
 
+@pytest.mark.parametrize("sizes", [(10**9, 50), (50, 10**9), (50, 20)])
+def test_a_checkpoint_takes_the_place_of_another(tmp_path, sizes):
+    write(tmp_path, shard_bytes=sizes[0])
+    write(tmp_path, {"a": 7 + ARRAYS["a"], "z": ARRAYS["e"]}, shard_bytes=sizes[1])
+    with Tensors(tmp_path) as tensors:
+        assert set(tensors) == {"a", "z"}
+        np.testing.assert_array_equal(tensors["a"], 7 + ARRAYS["a"])
+
+
 @pytest.mark.parametrize("damage", ["cut", "header", "empty", "type"])
 def test_damaged_files_are_refused(tmp_path, damage):
     write(tmp_path)
@@ -76,7 +85,9 @@ def test_damaged_files_are_refused(tmp_path, damage):
         "type": data.replace(b'"F32"', b'"F99"'),
     }
     path.write_bytes(changed[damage])
-    with pytest.raises(ConversionError, match=r"model.safetensors: (is cut short|is not a|cannot be read)"):
+    with pytest.raises(
+        ConversionError, match=r"model.safetensors: (is cut short|is not a|cannot be read|a is F99, quantised)"
+    ):
         Tensors(tmp_path)
 
 

@@ -74,9 +74,10 @@ def test_the_command_line(run, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--top-p", "2"], 2, "error: --top_p: 2.0 must be greater than 0 and at most 1"),
+        (["--top-p", "2"], 2, "error: --top-p: 2.0 must be greater than 0 and at most 1"),
         (["--beams", "0"], 2, "error: --beams: 0 must be at least 1"),
         (["--beams", "2", "--stop", "x"], 2, "error: --stop: works without --beams"),
+        (["--beams", "2", "--temperature", "0.5"], 2, "error: --beams: takes no --draft and no options of sampling"),
         (["--max-new-tokens", "0"], 2, "error: max_new_tokens: 0 must be at least 1"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from jaxgpt.config import FrozenMapping
@@ -34,7 +35,10 @@ class Family:
 
     sizes: our names of the sizes -> theirs; what a family does not have is left out.
     tied: whether embeddings are tied where the settings do not say.
-    ignored: patterns of tensors that hold nothing of their own.
+    ignored: patterns of tensors that hold nothing of their own, or nothing that is used here; `{layers}` is the number
+        of layers.
+    defaults: settings of files that leave them out, as transformers has them.
+    aliases: older names of settings -> those used here.
     """
 
     model_type: ClassVar[str]
@@ -42,6 +46,8 @@ class Family:
     sizes: ClassVar[Mapping[str, str]] = SIZES
     tied: ClassVar[bool] = False
     ignored: ClassVar[tuple[str, ...]] = ("*.rotary_emb.inv_freq",)
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
     rules: ClassVar[tuple[Rule, ...]]
 
     def config(self, settings: Settings) -> DecoderConfig:
@@ -55,6 +61,12 @@ class Family:
     def rules_of(self, config: DecoderConfig) -> tuple[Rule, ...]:
         """The rules for a decoder of this family; where tensors are called otherwise in some, override it."""
         return self.rules
+
+    def read(self, settings: Settings) -> DecoderConfig:
+        """`config` of settings with their older names and defaults filled in."""
+        given = settings.values_
+        older = {new: given[old] for old, new in self.aliases.items() if old in given and new not in given}
+        return self.config(Settings({**self.defaults, **older, **given}, settings.place))
 
     def read_sizes(self, settings: Settings) -> dict[str, Any]:
         """Fields of DecoderConfig that are sizes, and whether embeddings are tied."""

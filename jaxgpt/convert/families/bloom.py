@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family
@@ -49,6 +50,10 @@ class Bloom(Family):
     model_type = "bloom"
     architecture = "BloomForCausalLM"
     sizes = SIZES
+    defaults = MappingProxyType({"layer_norm_epsilon": 1e-5})
+    aliases = MappingProxyType(
+        {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+    )
     tied = True
     rules = (
         *ENDS,

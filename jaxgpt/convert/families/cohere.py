@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family, without
@@ -29,6 +30,7 @@ class Cohere(Family):
 
     model_type = "cohere"
     architecture = "CohereForCausalLM"
+    defaults = MappingProxyType({"rope_theta": 500_000.0})
     sizes = without("head_dim")
     tied = True
     rules = (*ENDS, *ATTENTION, *ATTENTION_OUT, *FEEDFORWARD, *PRE_NORM, *QK_NORM)

@@ -34,7 +34,7 @@ class DeepseekV3(Family):
     model_type = "deepseek_v3"
     architecture = "DeepseekV3ForCausalLM"
     sizes = without("head_dim")
-    layout = "interleaved"
+    ignored = ("model.layers.{layers}.*", "*.rotary_emb.inv_freq")  # a layer that predicts one more token
     rules = (
         *ENDS,
         *FEEDFORWARD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -42,6 +43,7 @@ class Falcon(Family):
 
     model_type = "falcon"
     architecture = "FalconForCausalLM"
+    defaults = MappingProxyType({"max_position_embeddings": 2048, "activation": "gelu", "layer_norm_epsilon": 1e-5})
     sizes = without("head_dim", "num_kv_heads")
     tied = True
     rules = (*bloom.ENDS, *bloom.QKV_BY_HEAD, *bloom.LINEARS)

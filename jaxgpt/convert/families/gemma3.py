@@ -32,6 +32,8 @@ class Gemma3(Gemma2):
 
     def _position(self, settings: Settings, config: DecoderConfig) -> Any:
         ropes = {ours: read_rope(settings, kind=theirs) for theirs, ours in TYPES.items()}
+        if "rope_parameters" not in settings and "rope_theta" not in settings:
+            ropes["global"] = dataclasses.replace(ropes["global"], theta=1e6)
         if "rope_local_base_freq" in settings:  # the older spelling: the scaling is for layers without a window
             ropes["local"] = RopeConfig(float(settings["rope_local_base_freq"]))
         if isinstance(config.window, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family
@@ -44,6 +45,7 @@ class Gpt2(Family):
 
     model_type = "gpt2"
     architecture = "GPT2LMHeadModel"
+    defaults = MappingProxyType({"layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"})
     sizes = SIZES
     tied = True
     ignored = ("transformer.h.*.attn.bias", "transformer.h.*.attn.masked_bias")

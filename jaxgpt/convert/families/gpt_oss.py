@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import layer_types, windows
@@ -25,6 +26,7 @@ class GptOss(Llama):
 
     model_type = "gpt_oss"
     architecture = "GptOssForCausalLM"
+    defaults = MappingProxyType({"rope_theta": 150_000.0})
     rules = (
         *ENDS,
         *ATTENTION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.llama import ATTENTION, ATTENTION_OUT, ENDS, LAYER, PRE_NORM, gated
@@ -24,6 +25,7 @@ class Mixtral(Mistral):
 
     model_type = "mixtral"
     architecture = "MixtralForCausalLM"
+    defaults = MappingProxyType({"rope_theta": 1e6})
     rules = (
         *ENDS,
         *ATTENTION,

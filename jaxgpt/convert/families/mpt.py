@@ -1,4 +1,4 @@
-"""MPT: ALiBi or learned positions, no biases."""
+"""MPT: ALiBi, no biases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Mpt(Family):
     def config(self, settings: Settings) -> DecoderConfig:
         settings.only(no_bias=True, logit_scale=None, norm_type=("low_precision_layernorm", "layernorm"))
         given = Settings(settings.get("attn_config") or {}, f"{settings.place}: attn_config")
-        given.only(alibi=True, qk_ln=False, prefix_lm=False, attn_uses_sequence_id=False)
+        given.only(alibi=True, alibi_bias_max=8, qk_ln=False, prefix_lm=False, attn_uses_sequence_id=False)
         clip, scale = given.get("clip_qkv"), given.get("softmax_scale")
         return DecoderConfig(
             **self.read_sizes(settings),

@@ -34,7 +34,7 @@ class Qwen2Moe(Qwen3Moe):
     )
 
     def config(self, settings: Settings) -> DecoderConfig:
-        settings.only(qkv_bias=True)
+        settings.only(qkv_bias=True, use_sliding_window=False)
         return dataclasses.replace(Qwen2().config(settings), **mixed_layers(settings, self.mixture(settings)))
 
     def mixture(self, settings: Settings) -> MixtureConfig:

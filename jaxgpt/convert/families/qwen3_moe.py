@@ -38,6 +38,7 @@ class Qwen3Moe(Qwen3):
     count = "num_experts"  # how many experts there are is called
 
     def config(self, settings: Settings) -> DecoderConfig:
+        settings.only(use_sliding_window=False)  # which layers have the window differs from version to version
         return dataclasses.replace(super().config(settings), **mixed_layers(settings, self.mixture(settings)))
 
     def mixture(self, settings: Settings) -> MixtureConfig:
@@ -75,8 +76,6 @@ def mixed_layers(settings: Settings, mixture: MixtureConfig) -> dict[str, Any]:
     dense = [i in (settings.get("mlp_only_layers") or ()) or (i + 1) % step != 0 for i in range(count)]
     if not any(dense):
         return {"feedforward": mixture}
-    if settings.get("use_sliding_window"):
-        raise ConversionError(f"{settings.place}: windows beside dense layers are not supported")
     if all(dense):
         return {}
     kinds = ["dense" if one else "mixture" for one in dense]

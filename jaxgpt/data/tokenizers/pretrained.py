@@ -64,7 +64,8 @@ class PretrainedTokenizer(Tokenizer):
 
     kind = "pretrained"
 
-    def __init__(self, text: str, separator: str | None = None):
+    def __init__(self, text: str, separator: str | None = None, usual: int | None = None):
+        """separator: the token's text; without it the token numbered `usual`, or the first usual one there is."""
         try:
             import tokenizers
         except ImportError:
@@ -73,6 +74,8 @@ class PretrainedTokenizer(Tokenizer):
             self._library: Any = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"tokenizer.json: is not one of the tokenizers library ({error})") from None
+        self._library.no_truncation()  # such settings are for a model's inputs: texts here are whole
+        self._library.no_padding()
         self._text = text
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         names = [""] * (1 + max(vocabulary.values()))
@@ -80,10 +83,12 @@ class PretrainedTokenizer(Tokenizer):
             names[number] = name
         super().__init__(names)
         self._special = {number for number, token in self._library.get_added_tokens_decoder().items() if token.special}
-        self._separator = self._find(separator, vocabulary)
+        self._separator = self._find(separator, vocabulary, usual)
 
     @staticmethod
-    def _find(separator: str | None, vocabulary: dict[str, int]) -> int:
+    def _find(separator: str | None, vocabulary: dict[str, int], usual: int | None) -> int:
+        if separator is None and usual is not None and usual in vocabulary.values():
+            return usual
         if separator is None:
             separator = next((name for name in ENDS if name in vocabulary), None)
             if separator is None:

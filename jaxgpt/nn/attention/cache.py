@@ -60,6 +60,13 @@ class LayerCache:
         put = jax.tree.map(lambda a, b: a.at[:, places].set(b[:, count - kept :]), old, new)
         return LayerCache(put[0], put[1], self.ring), seen[0], seen[1]
 
+    def until(self, number: Array) -> LayerCache:
+        """The cache without the tokens from `number` on, as if they had never been read. Not for rings."""
+        assert not self.ring
+        there = jnp.arange(self.size)[None] < number
+        where = dataclasses.replace(self.where, segment=jnp.where(there, self.where.segment, 0))
+        return dataclasses.replace(self, where=where)
+
     def place(self, number: Array) -> Array:
         """Where the entry of a token stands, given its number in the row."""
         return number % self.size if self.ring else number

@@ -14,7 +14,7 @@ from jaxgpt.registry import slot
 class FeedForward(Protocol):
     """`feedforward(x, context) -> (y, aux)`; `aux` is a dict of statistics, such as a router's load.
 
-    In `aux`, `loss/...` is added to the training loss, and `delta/PATH` to the block's variable at PATH after a step.
+    In `aux`, `loss/...` is added to the training loss.
     """
 
     def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]: ...

@@ -20,6 +20,7 @@ from jaxgpt.nn.feedforward.gated import GatedConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerContext
 from jaxgpt.nn.params import named, normal
 from jaxgpt.nn.router.base import RouterConfig, Routing
+from jaxgpt.nn.router.expert_choice import ExpertChoiceConfig
 from jaxgpt.nn.router.softmax import SoftmaxRouterConfig
 from jaxgpt.ops.experts import ByExpert, Implementation, Multiply, by_expert, dropless, with_capacity
 from jaxgpt.ops.linear import linear
@@ -65,6 +66,8 @@ class MixtureConfig(FeedForwardConfig):
         for name, least in (("capacity", 1e-9), ("balance_loss", 0), ("z_loss", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is too small")
+        if self.capacity is not None and isinstance(self.router, ExpertChoiceConfig):
+            raise ValueError("capacity: where experts choose, all have the same number of tokens anyway; leave it out")
         self.router.check(self.experts)
 
     def make(self, dims: LayerDims, key: Array) -> Mixture:
@@ -98,7 +101,7 @@ class Mixture(nnx.Module):
 
     def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]:
         """y and statistics: `router_load` [E], the share of choices that fell on each expert, `router_entropy` in nats,
-        `router_dropped`, the share of choices dropped; losses as `loss/...`, changes after a step as `delta/...`."""
+        `router_dropped`, the share of choices dropped; losses as `loss/...`."""
         x_MD = x_BTD.reshape(-1, x_BTD.shape[-1])
         counts_M = _counts(x_BTD, context)
         routing = self.router(x_MD, _token_numbers(x_BTD, context))
@@ -139,8 +142,7 @@ class Mixture(nnx.Module):
         if routing.logits_ME is not None and config.z_loss:
             z_M = jnp.square(jax.nn.logsumexp(routing.logits_ME, axis=-1))
             aux["loss/z"] = config.z_loss * jnp.where(counts_M, z_M, 0.0).sum() / count
-        changes = self.router.change(load_E)
-        return {**aux, **{f"delta/feedforward/router/{name}": value for name, value in changes.items()}}
+        return aux
 
     def _load(self, routing: Routing, counts_M: Array) -> Array:
         """float32 [E], the sum is 1."""

@@ -79,6 +79,12 @@ def test_sentencepiece_like_texts_come_back():
     assert 1 not in tokenizer.encode("the").tolist()
 
 
+def test_texts_are_never_cut():
+    settings = json.loads(byte_level())
+    settings["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    assert len(PretrainedTokenizer(json.dumps(settings)).encode("one two three four")) > 4
+
+
 @pytest.mark.parametrize("make", [byte_level, metaspace])
 def test_a_saved_one_is_the_same(make, tmp_path):
     (tmp_path / "tokenizer.json").write_text(make())

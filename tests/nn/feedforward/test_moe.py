@@ -132,15 +132,6 @@ def test_balanced_routing_has_the_least_balance_loss():
     assert float(aux["loss/balance"]) > 0.99
 
 
-def test_a_correction_is_asked_for_after_the_step():
-    _, aux = run(make(dataclasses.replace(SMALL, router=SigmoidRouterConfig(correction_rate=0.1))), context())
-    change = aux["delta/feedforward/router/correction"]
-    missing = 1 / E - np.asarray(aux["router_load"])
-    uneven = np.abs(missing) > 1e-6  # a load that is even up to rounding may go either way
-    assert uneven.sum() > 2
-    np.testing.assert_allclose(change[uneven], 0.1 * np.sign(missing[uneven]), rtol=1e-5)
-
-
 def test_flops_are_those_of_the_experts_a_token_uses():
     each = GatedConfig(hidden=8).flops_per_token(D)
     assert SMALL.flops_per_token(D) == 2 * D * E + 2 * each
@@ -155,6 +146,7 @@ def test_flops_are_those_of_the_experts_a_token_uses():
     [
         ({"expert": "moe"}, "a mixture is of dense or gated layers"),
         ({"shared_gate": True}, "shared_gate: there is no shared layer"),
+        ({"capacity": 1, "router": "expert_choice"}, "capacity: where experts choose"),
         ({"capacity": 0}, "capacity: 0.0 is too small"),
         ({"balance_loss": -1}, "balance_loss: -1.0 is too small"),
         ({"router": {"type": "softmax", "per_token": 9}}, "router.per_token 9 is more than the 8 experts"),
