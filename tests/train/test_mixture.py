@@ -64,6 +64,7 @@ def imbalance(metrics, last=40):
     return np.mean([one["router_imbalance"] for one in metrics[-last:]])
 
 
+@pytest.mark.slow
 def test_corrections_balance_without_a_loss():
     """Largest over mean load in the worst layer, within single batches of 1536 choices."""
     corrected, metrics = trained(CORRECTED)
@@ -76,6 +77,7 @@ def test_corrections_balance_without_a_loss():
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.5
 
 
+@pytest.mark.slow
 def test_a_balancing_loss_balances_too():
     softmax = dataclasses.replace(CORRECTED, router=SoftmaxRouterConfig(), balance_loss=1.0)
     _, metrics = trained(softmax)
