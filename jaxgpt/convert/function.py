@@ -95,8 +95,8 @@ def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
         width = mixer.plain_width + mixer.rotary_width
         return dataclasses.replace(
             mixer,
-            bias=dims.bias if mixer.bias is None else mixer.bias,
-            output_bias=dims.bias if mixer.output_bias is None else mixer.output_bias,
+            bias=dims.has_bias(mixer.bias),
+            output_bias=dims.has_bias(mixer.output_bias),
             scale=width**-0.5 if mixer.scale is None else mixer.scale,
         )
     if not isinstance(mixer, AttentionConfig):
@@ -104,8 +104,8 @@ def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
     kind = _norm(mixer.qk_norm_kind or RMSNormConfig(epsilon=1e-6), dims)
     return dataclasses.replace(
         mixer,
-        bias=dims.bias if mixer.bias is None else mixer.bias,
-        output_bias=dims.bias if mixer.output_bias is None else mixer.output_bias,
+        bias=dims.has_bias(mixer.bias),
+        output_bias=dims.has_bias(mixer.output_bias),
         scale=dims.head_dim**-0.5 if mixer.scale is None else mixer.scale,
         qk_norm_kind=kind if mixer.qk_norm else None,
         qk_norm_over=mixer.qk_norm_over if mixer.qk_norm else "head",
@@ -125,7 +125,7 @@ def _feedforward(layer: FeedForwardConfig, dims: LayerDims) -> FeedForwardConfig
     if hasattr(layer, "multiple_of"):
         changes["multiple_of"] = 1
     bias = getattr(layer, "bias", None)
-    return dataclasses.replace(spelt, bias=dims.bias if bias is None else bias, **changes)  # type: ignore[call-arg]
+    return dataclasses.replace(spelt, bias=dims.has_bias(bias), **changes)  # type: ignore[call-arg]
 
 
 def _position(position: PositionConfig, dims: LayerDims) -> PositionConfig:

@@ -18,20 +18,19 @@ KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "su")
 def read_rope(
     settings: Settings,
     layout: Literal["half_split", "interleaved"] = "half_split",
-    usual_fraction: float = 1.0,
     kind: str | None = None,
 ) -> RopeConfig:
     """The rotary encoding of a `config.json`.
 
-    layout: which dimensions turn together, which is a family's own. usual_fraction: of the head width that turns, where
-    the file does not say. kind: the `layer_types` it is for, where they differ.
+    layout: which dimensions turn together, which is a family's own. kind: the `layer_types` it is for, where they
+    differ.
     """
     given = _given(settings, kind)
-    share = given.get("partial_rotary_factor") or settings.get("partial_rotary_factor") or settings.get("rotary_pct")
+    share = given.get("partial_rotary_factor") or settings.get("partial_rotary_factor") or 1.0
     return RopeConfig(
         theta=float(given["rope_theta"]),
         layout=layout,
-        fraction=float(share or usual_fraction),
+        fraction=float(share),
         scaling=_scaling(given, settings),
     )
 
@@ -44,8 +43,7 @@ def _given(settings: Settings, kind: str | None) -> Mapping[str, Any]:
     if given is None:
         scaling = dict(settings.get("rope_scaling") or {"rope_type": "default"})
         given = {**scaling, "rope_type": scaling.get("rope_type", scaling.get("type"))}
-    theta = settings.get("rope_theta", settings.get("rotary_emb_base", 10_000.0))
-    return {"rope_theta": theta, **given}
+    return {"rope_theta": settings.get("rope_theta", 10_000.0), **given}
 
 
 def _scaling(given: Mapping[str, Any], settings: Settings) -> ScalingConfig | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgpt.convert.layouts import Layout, Shape
+from jaxgpt.convert.layouts import LINEAR, SAME, Layout, Shape
 from jaxgpt.convert.settings import ConversionError
 from jaxgpt.models.stack import Order
 
@@ -40,6 +40,17 @@ class Rule:
         return [p.format(layer=layer, item=i) for p, many in zip(patterns, counts, strict=True) for i in many]
 
 
+def linear(ours: Names, theirs: str, layout: Layout = LINEAR, bias: Layout = SAME) -> tuple[Rule, Rule]:
+    """A linear map (or several in one) and its bias, where there is one."""
+    biases = f"{ours}_bias" if isinstance(ours, str) else tuple(f"{one}_bias" for one in ours)
+    return Rule(ours, f"{theirs}.weight", layout), Rule(biases, f"{theirs}.bias", bias)
+
+
+def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
+    """A norm's gain and its bias, where there is one."""
+    return Rule(f"{ours}/scale", f"{theirs}.weight", SAME), Rule(f"{ours}/bias", f"{theirs}.bias", SAME)
+
+
 @dataclasses.dataclass(frozen=True)
 class Piece:
     """One use of a rule: names of theirs, and for each of ours its path, its place in the stack (None: all of it) and
@@ -64,24 +75,15 @@ def pieces(rules: Sequence[Rule], order: Order, parameters: Mapping[str, Any]) -
     Raises AssertionError where a parameter has no rule: a fault of the family's table.
     """
     covered: set[str] = set()
+    places = [(number, order.path(kind), order.place(number)) for number, kind in enumerate(order.kinds)]
     for rule in rules:
-        if rule.paths[0].startswith("/"):
-            paths = [path.removeprefix("/") for path in rule.paths]
-            if paths[0] in parameters:
-                shapes = [tuple(parameters[path].shape) for path in paths]
-                covered.update(paths)
-                yield Piece(
-                    rule, rule.names(0, shapes[0][0]), [(p, None, s) for p, s in zip(paths, shapes, strict=True)]
-                )
-            continue
-        for layer, kind in enumerate(order.kinds):
-            stack = "blocks/" if order.one_stack else f"blocks/{kind}/"
-            paths = [stack + path for path in rule.paths]
+        whole = rule.paths[0].startswith("/")
+        for layer, stack, place in [(0, "", None)] if whole else places:
+            paths = [f"{stack}/{path}".removeprefix("//") for path in rule.paths]
             if paths[0] not in parameters:
                 continue
             covered.update(paths)
-            place = order.layers_of(kind).index(layer)
-            shapes = [tuple(parameters[path].shape[1:]) for path in paths]
+            shapes = [tuple(parameters[path].shape)[0 if whole else 1 :] for path in paths]
             items = shapes[0][0] if shapes[0] else 0
             yield Piece(rule, rule.names(layer, items), [(p, place, s) for p, s in zip(paths, shapes, strict=True)])
     assert covered == set(parameters), sorted(set(parameters) - covered)

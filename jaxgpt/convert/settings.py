@@ -35,24 +35,24 @@ class Settings(Mapping[str, Any]):
     """Keys and values of a `config.json`; what is missing or not supported is a ConversionError with its place."""
 
     def __init__(self, values: Mapping[str, Any], place: str):
-        self.values_, self.place = dict(values), place
+        self._values, self.place = dict(values), place
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.values_:
+        if name not in self._values:
             raise ConversionError(f"{self.place}: {name} is missing")
-        return self.values_[name]
+        return self._values[name]
 
     def __iter__(self):
-        return iter(self.values_)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self.values_)
+        return len(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.values_
+        return name in self._values
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self.values_.get(name, default)
+        return self._values.get(name, default)
 
     def activation(self, name: str) -> Activation:
         """Our name of the activation function that the setting `name` holds."""

@@ -139,10 +139,13 @@ def write_tensors(
     """
     sizes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in entries.items()}
     shards: list[list[str]] = [[]]
+    filled = 0
     for name, size in sizes.items():
-        if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > shard_bytes:
+        if shards[-1] and filled + size > shard_bytes:
             shards.append([])
+            filled = 0
         shards[-1].append(name)
+        filled += size
     many = len(shards) > 1
     files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if many else SINGLE for i in range(len(shards))]
     try:

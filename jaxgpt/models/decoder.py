@@ -23,7 +23,7 @@ from jax import Array
 from jaxgpt.config import FrozenMapping, added_later
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
-from jaxgpt.models.stack import Order, block_at, in_groups, make_blocks, of_kind, one_by_one, rebalanced
+from jaxgpt.models.stack import Order, in_groups, make_blocks, of_kind, one_by_one, rebalanced, stack_of
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
@@ -231,8 +231,8 @@ class Decoder(Model):
         too, so that the last ones can be taken back."""
         order, dtype = self.config.order, jnp.dtype(self.config.compute_dtype)
         states = []
-        for number, kind in enumerate(order.kinds):
-            mixer = block_at(self.blocks, order, number).mixer
+        for kind in order.kinds:
+            mixer = stack_of(self.blocks, order, kind).mixer  # an empty state asks for no parameter
             window = of_kind(self.config.window, kind) if rings else None
             states.append(mixer.init_state(batch, length, dtype, window))
         return Cache(tuple(states), jnp.int32(0), length)

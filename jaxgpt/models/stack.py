@@ -50,6 +50,19 @@ class Order:
         """The numbers of the layers whose parameters stand in this kind's stack."""
         return [number for number, other in enumerate(self.kinds) if self.one_stack or other == kind]
 
+    def path(self, kind: str) -> str:
+        """Where the stack of a kind stands among the parameters."""
+        return "blocks" if self.one_stack else f"blocks/{kind}"
+
+    def place(self, number: int) -> int:
+        """Where the parameters of a layer stand in its stack."""
+        return number if self.one_stack else self.kinds[:number].count(self.kinds[number])
+
+
+def stack_of(blocks: Blocks, order: Order, kind: str) -> Block:
+    """The stack with the parameters of a kind."""
+    return blocks if order.one_stack else blocks[kind]
+
 
 def make_blocks(order: Order, make: Callable[[str, Array], Block], keys: Array) -> Blocks:
     """All blocks, drawn by `make(kind, key)` with a key for each layer."""
@@ -64,9 +77,8 @@ def make_blocks(order: Order, make: Callable[[str, Array], Block], keys: Array) 
 
 def block_at(blocks: Blocks, order: Order, number: int) -> Block:
     """The block of one layer."""
-    kind = order.kinds[number]
-    place = order.layers_of(kind).index(number)
-    return jax.tree.map(lambda leaf: leaf[place], blocks if order.one_stack else blocks[kind])
+    place = order.place(number)
+    return jax.tree.map(lambda leaf: leaf[place], stack_of(blocks, order, order.kinds[number]))
 
 
 def one_by_one(
@@ -143,14 +155,12 @@ def _gather(begun: Sequence[Aux], found: Sequence[Aux], repeats: int) -> Aux:
 def rebalanced(parameters: Mapping[str, Array], blocks: Blocks, order: Order, load: Array) -> dict[str, Array]:
     """`parameters` (by path) with what routers change of themselves after a step; `load` is [layers with any, E]."""
     changed = dict(parameters)
-    stacks = {"blocks": blocks} if order.one_stack else {f"blocks/{kind}": blocks[kind] for kind in blocks}
-    routers = {path: getattr(stack.feedforward, "router", None) for path, stack in stacks.items()}
-    having = [n for n, kind in enumerate(order.kinds) if routers["blocks" if order.one_stack else f"blocks/{kind}"]]
-    for path, router in routers.items():
-        if router is None:
-            continue
-        rows = [n for n in order.layers_of(path.removeprefix("blocks/")) if n in having]
-        loads = load[jnp.array([having.index(n) for n in rows])]
+    kinds = order.pattern[:1] if order.one_stack else tuple(dict.fromkeys(order.kinds))
+    found = {kind: getattr(stack_of(blocks, order, kind).feedforward, "router", None) for kind in kinds}
+    routers = {kind: router for kind, router in found.items() if router is not None}
+    having = sorted(number for kind in routers for number in order.layers_of(kind))
+    for kind, router in routers.items():
+        path, loads = order.path(kind), load[jnp.array([having.index(number) for number in order.layers_of(kind)])]
         for name, change in jax.vmap(lambda one, load_E: one.change(load_E))(router, loads).items():
             place = f"{path}/feedforward/router/{name}"
             changed[place] = changed[place] + change

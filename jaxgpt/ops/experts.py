@@ -29,6 +29,10 @@ class ByToken(NamedTuple):
     experts_MK: Array  # int32
     weights_MK: Array  # float32
 
+    def hits(self, num_experts: int) -> Array:
+        """bool [M, K, E]: which expert each choice is."""
+        return self.experts_MK[:, :, None] == jnp.arange(num_experts)[None, None]
+
 
 class ByExpert(NamedTuple):
     """Each expert's tokens and their weights; a place nobody took has weight 0."""
@@ -62,8 +66,7 @@ def every(layer: Layer, x_MD: Array, choice: ByToken, num_experts: int) -> Array
         y = jnp.einsum(pattern, x, weight_EIO.astype(x.dtype), preferred_element_type=jnp.float32)
         return _plus(y, None if bias_EO is None else bias_EO[:, None], x.dtype)
 
-    hits_MKE = choice.experts_MK[:, :, None] == jnp.arange(num_experts)[None, None]
-    share_ME = jnp.einsum("MK,MKE->ME", choice.weights_MK, hits_MKE.astype(jnp.float32))
+    share_ME = jnp.einsum("MK,MKE->ME", choice.weights_MK, choice.hits(num_experts).astype(jnp.float32))
     y_EMD = layer(multiply, x_MD)
     return jnp.einsum("ME,EMD->MD", share_ME, y_EMD.astype(jnp.float32)).astype(x_MD.dtype)
 
@@ -116,7 +119,7 @@ def with_capacity(choice: ByToken, num_experts: int, places: int, counts_M: Arra
     GShard, arXiv:2006.16668, algorithm 1); who comes too late is dropped. Tokens without `counts_M` take none.
     """
     tokens, each = choice.experts_MK.shape
-    hits = (choice.experts_MK[:, :, None] == jnp.arange(num_experts)[None, None]) & counts_M[:, None, None]
+    hits = choice.hits(num_experts) & counts_M[:, None, None]
     in_order = jnp.swapaxes(hits, 0, 1).reshape(each * tokens, num_experts).astype(jnp.int32)  # [K * M, E]
     before = jnp.cumsum(in_order, axis=0) - in_order
     place_KM = (before * in_order).sum(axis=-1).reshape(each, tokens)

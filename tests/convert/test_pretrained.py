@@ -176,6 +176,7 @@ def test_settings_of_a_family_that_it_is_not_computed_with(tmp_path):
         ({"position": T5Config()}, "llama", "a llama model does not compute .*position must be rope"),
         ({"norm": LayerNormConfig()}, "llama", "it would change model.norm from LayerNormConfig"),
         ({"residual_scale": 0.5}, "llama", "model.residual_scale from 0.5 to 1.0"),
+        ({"bias": True, "window": 3}, "mistral", "a mistral model does not compute .*bias=True"),
         ({}, "lama", "family 'lama' is not supported; did you mean 'llama'"),
     ],
 )

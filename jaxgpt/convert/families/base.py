@@ -64,9 +64,8 @@ class Family:
 
     def read(self, settings: Settings) -> DecoderConfig:
         """`config` of settings with their older names and defaults filled in."""
-        given = settings.values_
-        older = {new: given[old] for old, new in self.aliases.items() if old in given and new not in given}
-        return self.config(Settings({**self.defaults, **older, **given}, settings.place))
+        older = {new: settings[old] for old, new in self.aliases.items() if old in settings and new not in settings}
+        return self.config(Settings({**self.defaults, **older, **settings}, settings.place))
 
     def read_sizes(self, settings: Settings) -> dict[str, Any]:
         """Fields of DecoderConfig that are sizes, and whether embeddings are tied."""

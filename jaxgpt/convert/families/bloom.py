@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family
-from jaxgpt.convert.families.gpt2 import QKV, QKV_BIAS
+from jaxgpt.convert.families.gpt2 import QKV
 from jaxgpt.convert.layouts import LINEAR, OUTPUT, SAME, HeadsJoined
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, linear, norm
 from jaxgpt.convert.settings import Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -20,27 +20,18 @@ LAYER = "transformer.h.{layer}."
 SIZES = {"vocab_size": "vocab_size", "width": "hidden_size", "num_layers": "n_layer", "num_heads": "n_head"}
 ENDS = (
     Rule("/embedding", "transformer.word_embeddings.weight", SAME),
-    Rule("/final_norm/scale", "transformer.ln_f.weight", SAME),
-    Rule("/final_norm/bias", "transformer.ln_f.bias", SAME),
+    *norm("/final_norm", "transformer.ln_f"),
     Rule("/head_matrix", "lm_head.weight", LINEAR),
 )
 LINEARS = (
-    Rule("mixer/output", LAYER + "self_attention.dense.weight", OUTPUT),
-    Rule("mixer/output_bias", LAYER + "self_attention.dense.bias", SAME),
-    Rule("feedforward/up", LAYER + "mlp.dense_h_to_4h.weight", LINEAR),
-    Rule("feedforward/up_bias", LAYER + "mlp.dense_h_to_4h.bias", SAME),
-    Rule("feedforward/down", LAYER + "mlp.dense_4h_to_h.weight", LINEAR),
-    Rule("feedforward/down_bias", LAYER + "mlp.dense_4h_to_h.bias", SAME),
+    *linear("mixer/output", LAYER + "self_attention.dense", OUTPUT),
+    *linear("feedforward/up", LAYER + "mlp.dense_h_to_4h"),
+    *linear("feedforward/down", LAYER + "mlp.dense_4h_to_h"),
 )
-QKV_BY_HEAD = (
-    Rule(QKV, LAYER + "self_attention.query_key_value.weight", HeadsJoined()),
-    Rule(QKV_BIAS, LAYER + "self_attention.query_key_value.bias", HeadsJoined(vector=True)),
-)
+QKV_BY_HEAD = linear(QKV, LAYER + "self_attention.query_key_value", HeadsJoined(), HeadsJoined(vector=True))
 NORMS = (
-    Rule("mixer_norm/scale", LAYER + "input_layernorm.weight", SAME),
-    Rule("mixer_norm/bias", LAYER + "input_layernorm.bias", SAME),
-    Rule("feedforward_norm/scale", LAYER + "post_attention_layernorm.weight", SAME),
-    Rule("feedforward_norm/bias", LAYER + "post_attention_layernorm.bias", SAME),
+    *norm("mixer_norm", LAYER + "input_layernorm"),
+    *norm("feedforward_norm", LAYER + "post_attention_layernorm"),
 )
 
 
@@ -57,8 +48,7 @@ class Bloom(Family):
     tied = True
     rules = (
         *ENDS,
-        Rule("/embedding_norm/scale", "transformer.word_embeddings_layernorm.weight", SAME),
-        Rule("/embedding_norm/bias", "transformer.word_embeddings_layernorm.bias", SAME),
+        *norm("/embedding_norm", "transformer.word_embeddings_layernorm"),
         *QKV_BY_HEAD,
         *LINEARS,
         *NORMS,

@@ -11,7 +11,7 @@ from jaxgpt.convert.families.llama import ENDS, FEEDFORWARD, LAYER, PRE_NORM, ga
 from jaxgpt.convert.families.qwen3_moe import EXPERTS, split_layers
 from jaxgpt.convert.layouts import FLAT, LINEAR, OUTPUT, SAME, HeadsSplit, Joined
 from jaxgpt.convert.rope import read_rope, yarn_mscale
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, linear
 from jaxgpt.convert.settings import NAMES, ConversionError, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.latent import LatentConfig
@@ -25,7 +25,6 @@ from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
 ATTENTION = LAYER + "self_attn."
 SHARED = LAYER + "mlp.shared_experts."
 LOW = ("mixer/latent", "mixer/rotary_key")
-LOW_BIAS = ("mixer/latent_bias", "mixer/rotary_key_bias")
 
 
 class DeepseekV3(Family):
@@ -44,15 +43,12 @@ class DeepseekV3(Family):
         Rule("feedforward/shared/gate", SHARED + "gate_proj.weight", LINEAR),
         Rule("feedforward/shared/up", SHARED + "up_proj.weight", LINEAR),
         Rule("feedforward/shared/down", SHARED + "down_proj.weight", LINEAR),
-        Rule("mixer/query_down", ATTENTION + "q_a_proj.weight", LINEAR),
-        Rule("mixer/query_down_bias", ATTENTION + "q_a_proj.bias", SAME),
+        *linear("mixer/query_down", ATTENTION + "q_a_proj"),
         Rule("mixer/query_norm/scale", ATTENTION + "q_a_layernorm.weight", SAME),
-        Rule(LOW, ATTENTION + "kv_a_proj_with_mqa.weight", Joined(LINEAR)),
-        Rule(LOW_BIAS, ATTENTION + "kv_a_proj_with_mqa.bias", Joined(FLAT)),
+        *linear(LOW, ATTENTION + "kv_a_proj_with_mqa", Joined(LINEAR), Joined(FLAT)),
         Rule("mixer/latent_norm/scale", ATTENTION + "kv_a_layernorm.weight", SAME),
         Rule(("mixer/key", "mixer/value"), ATTENTION + "kv_b_proj.weight", HeadsSplit()),
-        Rule("mixer/output", ATTENTION + "o_proj.weight", OUTPUT),
-        Rule("mixer/output_bias", ATTENTION + "o_proj.bias", SAME),
+        *linear("mixer/output", ATTENTION + "o_proj", OUTPUT),
     )
 
     def rules_of(self, config: DecoderConfig) -> tuple[Rule, ...]:

@@ -12,9 +12,8 @@ from jaxgpt.convert.families import bloom
 from jaxgpt.convert.families.base import Family, without
 from jaxgpt.convert.families.gpt2 import dense
 from jaxgpt.convert.families.llama import rope_settings
-from jaxgpt.convert.layouts import SAME
 from jaxgpt.convert.rope import read_rope
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, norm
 from jaxgpt.convert.settings import NAMES, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -27,10 +26,8 @@ LAYER = bloom.LAYER
 
 
 TWO_NORMS = (
-    Rule("mixer_norm/scale", LAYER + "ln_attn.weight", SAME),
-    Rule("mixer_norm/bias", LAYER + "ln_attn.bias", SAME),
-    Rule("feedforward_norm/scale", LAYER + "ln_mlp.weight", SAME),
-    Rule("feedforward_norm/bias", LAYER + "ln_mlp.bias", SAME),
+    *norm("mixer_norm", LAYER + "ln_attn"),
+    *norm("feedforward_norm", LAYER + "ln_mlp"),
 )
 
 

@@ -15,12 +15,13 @@ class Gemma(Llama):
 
     model_type = "gemma"
     architecture = "GemmaForCausalLM"
+    biases = ("attention_bias",)
     tied = True
 
     def config(self, settings: Settings) -> DecoderConfig:
         settings.only(use_bidirectional_attention=(None, False))
         # Older files say `gelu` and mean its tanh form.
-        values = {**settings.values_, "hidden_act": settings.get("hidden_activation") or "gelu_pytorch_tanh"}
+        values = {**settings, "hidden_act": settings.get("hidden_activation") or "gelu_pytorch_tanh"}
         config = super().config(Settings(values, settings.place))
         norm = dataclasses.replace(config.norm, gain="one_plus")
         return dataclasses.replace(config, norm=norm, embedding_scale="sqrt_width")

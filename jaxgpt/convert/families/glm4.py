@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from types import MappingProxyType
 
 from jaxgpt.convert.families.llama import ATTENTION, ATTENTION_OUT, ENDS, LAYER, Llama, attention
 from jaxgpt.convert.families.phi3 import DOWN, GATE_UP
@@ -19,6 +19,8 @@ class Glm4(Llama):
 
     model_type = "glm4"
     architecture = "Glm4ForCausalLM"
+    biases = ("attention_bias",)
+    defaults = MappingProxyType({"partial_rotary_factor": 0.5})
     rules = (
         *ENDS,
         *ATTENTION,
@@ -35,12 +37,7 @@ class Glm4(Llama):
         config = super().config(settings)
         return dataclasses.replace(
             config,
-            position=read_rope(settings, "interleaved", usual_fraction=0.5),
+            position=read_rope(settings, "interleaved"),
             mixer=dataclasses.replace(attention(config), output_bias=False),
             norm_placement="sandwich",
         )
-
-    def settings(self, config: DecoderConfig) -> dict[str, Any]:
-        found = super().settings(config)
-        del found["mlp_bias"]
-        return found

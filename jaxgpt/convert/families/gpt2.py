@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxgpt.convert.families.base import Family
 from jaxgpt.convert.layouts import CONV, CONV_OUTPUT, FLAT, LINEAR, SAME, Joined
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, linear, norm
 from jaxgpt.convert.settings import NAMES, ConversionError, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -17,17 +17,13 @@ from jaxgpt.nn.position.absolute import LearnedConfig
 
 LAYER = "transformer.h.{layer}."
 QKV = ("mixer/query", "mixer/key", "mixer/value")
-QKV_BIAS = ("mixer/query_bias", "mixer/key_bias", "mixer/value_bias")
 NORMS = (
-    Rule("mixer_norm/scale", LAYER + "ln_1.weight", SAME),
-    Rule("mixer_norm/bias", LAYER + "ln_1.bias", SAME),
-    Rule("feedforward_norm/scale", LAYER + "ln_2.weight", SAME),
-    Rule("feedforward_norm/bias", LAYER + "ln_2.bias", SAME),
+    *norm("mixer_norm", LAYER + "ln_1"),
+    *norm("feedforward_norm", LAYER + "ln_2"),
 )
 ENDS = (
     Rule("/embedding", "transformer.wte.weight", SAME),
-    Rule("/final_norm/scale", "transformer.ln_f.weight", SAME),
-    Rule("/final_norm/bias", "transformer.ln_f.bias", SAME),
+    *norm("/final_norm", "transformer.ln_f"),
     Rule("/head_matrix", "lm_head.weight", LINEAR),
     Rule("/head_bias", "lm_head.bias", SAME),
 )
@@ -52,14 +48,10 @@ class Gpt2(Family):
     rules = (
         *ENDS,
         Rule("/position/table", "transformer.wpe.weight", SAME),
-        Rule(QKV, LAYER + "attn.c_attn.weight", Joined(CONV, axis=1)),
-        Rule(QKV_BIAS, LAYER + "attn.c_attn.bias", Joined(FLAT)),
-        Rule("mixer/output", LAYER + "attn.c_proj.weight", CONV_OUTPUT),
-        Rule("mixer/output_bias", LAYER + "attn.c_proj.bias", SAME),
-        Rule("feedforward/up", LAYER + "mlp.c_fc.weight", CONV),
-        Rule("feedforward/up_bias", LAYER + "mlp.c_fc.bias", SAME),
-        Rule("feedforward/down", LAYER + "mlp.c_proj.weight", CONV),
-        Rule("feedforward/down_bias", LAYER + "mlp.c_proj.bias", SAME),
+        *linear(QKV, LAYER + "attn.c_attn", Joined(CONV, axis=1), Joined(FLAT)),
+        *linear("mixer/output", LAYER + "attn.c_proj", CONV_OUTPUT),
+        *linear("feedforward/up", LAYER + "mlp.c_fc", CONV),
+        *linear("feedforward/down", LAYER + "mlp.c_proj", CONV),
         *NORMS,
     )
 

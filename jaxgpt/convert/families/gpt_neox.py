@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family, without
-from jaxgpt.convert.families.gpt2 import QKV, QKV_BIAS, dense
+from jaxgpt.convert.families.gpt2 import QKV, dense
 from jaxgpt.convert.families.llama import attention, rope_settings
 from jaxgpt.convert.layouts import LINEAR, OUTPUT, SAME, HeadsJoined
 from jaxgpt.convert.rope import read_rope
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, linear, norm
 from jaxgpt.convert.settings import NAMES, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -24,32 +25,27 @@ class GptNeoX(Family):
 
     model_type = "gpt_neox"
     architecture = "GPTNeoXForCausalLM"
+    defaults = MappingProxyType({"partial_rotary_factor": 0.25})
+    aliases = MappingProxyType({"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"})
     sizes = without("head_dim", "num_kv_heads")
     ignored = ("*.attention.bias", "*.attention.masked_bias", "*.attention.rotary_emb.inv_freq")
     rules = (
         Rule("/embedding", "gpt_neox.embed_in.weight", SAME),
-        Rule("/final_norm/scale", "gpt_neox.final_layer_norm.weight", SAME),
-        Rule("/final_norm/bias", "gpt_neox.final_layer_norm.bias", SAME),
+        *norm("/final_norm", "gpt_neox.final_layer_norm"),
         Rule("/head_matrix", "embed_out.weight", LINEAR),
-        Rule(QKV, LAYER + "attention.query_key_value.weight", HeadsJoined()),
-        Rule(QKV_BIAS, LAYER + "attention.query_key_value.bias", HeadsJoined(vector=True)),
-        Rule("mixer/output", LAYER + "attention.dense.weight", OUTPUT),
-        Rule("mixer/output_bias", LAYER + "attention.dense.bias", SAME),
-        Rule("feedforward/up", LAYER + "mlp.dense_h_to_4h.weight", LINEAR),
-        Rule("feedforward/up_bias", LAYER + "mlp.dense_h_to_4h.bias", SAME),
-        Rule("feedforward/down", LAYER + "mlp.dense_4h_to_h.weight", LINEAR),
-        Rule("feedforward/down_bias", LAYER + "mlp.dense_4h_to_h.bias", SAME),
-        Rule("mixer_norm/scale", LAYER + "input_layernorm.weight", SAME),
-        Rule("mixer_norm/bias", LAYER + "input_layernorm.bias", SAME),
-        Rule("feedforward_norm/scale", LAYER + "post_attention_layernorm.weight", SAME),
-        Rule("feedforward_norm/bias", LAYER + "post_attention_layernorm.bias", SAME),
+        *linear(QKV, LAYER + "attention.query_key_value", HeadsJoined(), HeadsJoined(vector=True)),
+        *linear("mixer/output", LAYER + "attention.dense", OUTPUT),
+        *linear("feedforward/up", LAYER + "mlp.dense_h_to_4h"),
+        *linear("feedforward/down", LAYER + "mlp.dense_4h_to_h"),
+        *norm("mixer_norm", LAYER + "input_layernorm"),
+        *norm("feedforward_norm", LAYER + "post_attention_layernorm"),
     )
 
     def config(self, settings: Settings) -> DecoderConfig:
         bias = settings.get("attention_bias", True)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings, usual_fraction=0.25),
+            position=read_rope(settings),
             mixer=AttentionConfig(bias=bias, output_bias=bias),
             feedforward=DenseConfig(settings.activation("hidden_act"), settings["intermediate_size"]),
             norm=LayerNormConfig(settings["layer_norm_eps"]),

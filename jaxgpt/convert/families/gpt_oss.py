@@ -26,7 +26,8 @@ class GptOss(Llama):
 
     model_type = "gpt_oss"
     architecture = "GptOssForCausalLM"
-    defaults = MappingProxyType({"rope_theta": 150_000.0})
+    biases = ("attention_bias",)
+    defaults = MappingProxyType({"rope_theta": 150_000.0, "attention_bias": True})
     rules = (
         *ENDS,
         *ATTENTION,
@@ -46,8 +47,7 @@ class GptOss(Llama):
     )
 
     def config(self, settings: Settings) -> DecoderConfig:
-        values = {"attention_bias": True, **settings.values_, "hidden_act": "silu"}
-        config = super().config(Settings(values, settings.place))
+        config = super().config(Settings({**settings, "hidden_act": "silu"}, settings.place))
         count = settings["num_hidden_layers"]
         types = settings.get("layer_types") or [
             "full_attention" if i % 2 else "sliding_attention" for i in range(count)

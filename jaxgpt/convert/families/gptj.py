@@ -7,8 +7,8 @@ from typing import Any
 from jaxgpt.convert.families.base import Family
 from jaxgpt.convert.families.gpt2 import ENDS, LAYER, NORMS, SIZES, dense
 from jaxgpt.convert.families.llama import rope
-from jaxgpt.convert.layouts import LINEAR, OUTPUT, SAME
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.layouts import LINEAR, OUTPUT
+from jaxgpt.convert.rules import Rule, linear
 from jaxgpt.convert.settings import NAMES, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -30,10 +30,8 @@ class GptJ(Family):
         Rule("mixer/key", LAYER + "attn.k_proj.weight", LINEAR),
         Rule("mixer/value", LAYER + "attn.v_proj.weight", LINEAR),
         Rule("mixer/output", LAYER + "attn.out_proj.weight", OUTPUT),
-        Rule("feedforward/up", LAYER + "mlp.fc_in.weight", LINEAR),
-        Rule("feedforward/up_bias", LAYER + "mlp.fc_in.bias", SAME),
-        Rule("feedforward/down", LAYER + "mlp.fc_out.weight", LINEAR),
-        Rule("feedforward/down_bias", LAYER + "mlp.fc_out.bias", SAME),
+        *linear("feedforward/up", LAYER + "mlp.fc_in"),
+        *linear("feedforward/down", LAYER + "mlp.fc_out"),
         *NORMS,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxgpt.convert.families.base import Family
 from jaxgpt.convert.layouts import FLAT, LINEAR, OUTPUT, SAME
 from jaxgpt.convert.rope import read_rope, written_rope
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import Rule, linear, norm
 from jaxgpt.convert.settings import NAMES, ConversionError, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -18,40 +18,28 @@ from jaxgpt.nn.position.rotary import RopeConfig
 LAYER = "model.layers.{layer}."
 ENDS = (
     Rule("/embedding", "model.embed_tokens.weight", SAME),
-    Rule("/final_norm/scale", "model.norm.weight", SAME),
-    Rule("/final_norm/bias", "model.norm.bias", SAME),
+    *norm("/final_norm", "model.norm"),
     Rule("/head_matrix", "lm_head.weight", LINEAR),
     Rule("/head_bias", "lm_head.bias", SAME),
 )
 ATTENTION = (
-    Rule("mixer/query", LAYER + "self_attn.q_proj.weight", LINEAR),
-    Rule("mixer/key", LAYER + "self_attn.k_proj.weight", LINEAR),
-    Rule("mixer/value", LAYER + "self_attn.v_proj.weight", LINEAR),
-    Rule("mixer/query_bias", LAYER + "self_attn.q_proj.bias", FLAT),
-    Rule("mixer/key_bias", LAYER + "self_attn.k_proj.bias", FLAT),
-    Rule("mixer/value_bias", LAYER + "self_attn.v_proj.bias", FLAT),
+    *linear("mixer/query", LAYER + "self_attn.q_proj", LINEAR, FLAT),
+    *linear("mixer/key", LAYER + "self_attn.k_proj", LINEAR, FLAT),
+    *linear("mixer/value", LAYER + "self_attn.v_proj", LINEAR, FLAT),
 )
-ATTENTION_OUT = (
-    Rule("mixer/output", LAYER + "self_attn.o_proj.weight", OUTPUT),
-    Rule("mixer/output_bias", LAYER + "self_attn.o_proj.bias", SAME),
-)
+ATTENTION_OUT = linear("mixer/output", LAYER + "self_attn.o_proj", OUTPUT)
 QK_NORM = (
     Rule("mixer/query_norm/scale", LAYER + "self_attn.q_norm.weight", SAME),
     Rule("mixer/key_norm/scale", LAYER + "self_attn.k_norm.weight", SAME),
 )
 FEEDFORWARD = (
-    Rule("feedforward/gate", LAYER + "mlp.gate_proj.weight", LINEAR),
-    Rule("feedforward/up", LAYER + "mlp.up_proj.weight", LINEAR),
-    Rule("feedforward/down", LAYER + "mlp.down_proj.weight", LINEAR),
-    Rule("feedforward/gate_bias", LAYER + "mlp.gate_proj.bias", SAME),
-    Rule("feedforward/up_bias", LAYER + "mlp.up_proj.bias", SAME),
-    Rule("feedforward/down_bias", LAYER + "mlp.down_proj.bias", SAME),
+    *linear("feedforward/gate", LAYER + "mlp.gate_proj"),
+    *linear("feedforward/up", LAYER + "mlp.up_proj"),
+    *linear("feedforward/down", LAYER + "mlp.down_proj"),
 )
 PRE_NORM = (
-    Rule("mixer_norm/scale", LAYER + "input_layernorm.weight", SAME),
-    Rule("mixer_norm/bias", LAYER + "input_layernorm.bias", SAME),
-    Rule("feedforward_norm/scale", LAYER + "post_attention_layernorm.weight", SAME),
-    Rule("feedforward_norm/bias", LAYER + "post_attention_layernorm.bias", SAME),
+    *norm("mixer_norm", LAYER + "input_layernorm"),
+    *norm("feedforward_norm", LAYER + "post_attention_layernorm"),
 )
 SANDWICH = (
     Rule("mixer_norm/scale", LAYER + "input_layernorm.weight", SAME),
@@ -62,41 +50,45 @@ SANDWICH = (
 
 
 class Llama(Family):
-    """Touvron et al. 2023 (arXiv:2302.13971) and what followed, with every rope scaling."""
+    """Touvron et al. 2023 (arXiv:2302.13971) and what followed, with every rope scaling.
+
+    biases: the settings of biases that a family has; transformers does not look at the others.
+    """
 
     model_type = "llama"
     architecture = "LlamaForCausalLM"
     rules = (*ENDS, *ATTENTION, *ATTENTION_OUT, *FEEDFORWARD, *PRE_NORM)
+    biases: ClassVar[tuple[str, ...]] = ("attention_bias", "mlp_bias")
 
     def config(self, settings: Settings) -> DecoderConfig:
-        bias = settings.get("attention_bias", False)
+        bias, mlp_bias = (name in self.biases and settings.get(name, False) for name in ("attention_bias", "mlp_bias"))
         return DecoderConfig(
             **self.read_sizes(settings),
             position=read_rope(settings),
             mixer=AttentionConfig(bias=bias, output_bias=bias),
-            feedforward=gated(settings, bias=settings.get("mlp_bias", False)),
+            feedforward=gated(settings, bias=mlp_bias),
             norm=RMSNormConfig(settings["rms_norm_eps"]),
         )
 
     def settings(self, config: DecoderConfig) -> dict[str, Any]:
+        biases = {"attention_bias": attention(config).bias, "mlp_bias": feedforward(config).bias}
         return {
             **self.written_sizes(config),
             **rope_settings(config),
             **gated_settings(config),
-            "attention_bias": attention(config).bias,
-            "mlp_bias": feedforward(config).bias,
+            **{name: biases[name] for name in self.biases},
             "rms_norm_eps": config.norm.epsilon,
         }
 
 
-def gated(settings: Settings, bias: bool = False, activation: str = "hidden_act", hidden: str = "intermediate_size"):
+def gated(settings: Settings, bias: bool = False) -> GatedConfig:
     """A gated feed-forward layer as most families say it."""
-    return GatedConfig(settings.activation(activation), settings[hidden], bias=bias)
+    return GatedConfig(settings.activation("hidden_act"), settings["intermediate_size"], bias=bias)
 
 
-def gated_settings(config: DecoderConfig, activation: str = "hidden_act") -> dict[str, Any]:
+def gated_settings(config: DecoderConfig) -> dict[str, Any]:
     layer = feedforward(config)
-    return {activation: NAMES[layer.activation], "intermediate_size": layer.hidden_of(config.width)}
+    return {"hidden_act": NAMES[layer.activation], "intermediate_size": layer.hidden_of(config.width)}
 
 
 def feedforward(config: DecoderConfig) -> GatedConfig:

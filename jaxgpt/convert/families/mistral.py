@@ -16,6 +16,7 @@ class Mistral(Llama):
 
     model_type = "mistral"
     architecture = "MistralForCausalLM"
+    biases = ()
 
     def config(self, settings: Settings) -> DecoderConfig:
         return dataclasses.replace(super().config(settings), window=settings.get("sliding_window"))

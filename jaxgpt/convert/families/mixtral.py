@@ -12,7 +12,6 @@ from jaxgpt.convert.layouts import LINEAR, PerItem
 from jaxgpt.convert.rules import Rule
 from jaxgpt.convert.settings import ConversionError, Settings
 from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.feedforward.gated import GatedConfig
 from jaxgpt.nn.feedforward.moe import MixtureConfig
 from jaxgpt.nn.router.softmax import SoftmaxRouterConfig
@@ -58,10 +57,11 @@ class Mixtral(Mistral):
 
 def mixture(config: DecoderConfig) -> tuple[MixtureConfig, GatedConfig, SoftmaxRouterConfig]:
     """The mixture of all layers of a decoder, its experts and its softmax router."""
-    return parts(None if not isinstance(config.feedforward, MixtureConfig) else config.feedforward)
+    return parts(config.feedforward)
 
 
-def parts(layer: FeedForwardConfig | None) -> tuple[MixtureConfig, GatedConfig, SoftmaxRouterConfig]:
+def parts(layer: object) -> tuple[MixtureConfig, GatedConfig, SoftmaxRouterConfig]:
+    """A mixture, its experts and its softmax router."""
     if not isinstance(layer, MixtureConfig):
         raise ConversionError("model.feedforward must be moe")
     if not isinstance(layer.expert, GatedConfig) or not isinstance(layer.router, SoftmaxRouterConfig):

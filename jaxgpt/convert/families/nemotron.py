@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family
@@ -27,6 +28,7 @@ class Nemotron(Family):
 
     model_type = "nemotron"
     architecture = "NemotronForCausalLM"
+    defaults = MappingProxyType({"partial_rotary_factor": 0.5})
     rules = (*ENDS, *ATTENTION, *ATTENTION_OUT, *FEEDFORWARD, *PRE_NORM)
 
     def config(self, settings: Settings) -> DecoderConfig:
@@ -36,7 +38,7 @@ class Nemotron(Family):
         )
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings, usual_fraction=0.5),
+            position=read_rope(settings),
             mixer=AttentionConfig(bias=bias, output_bias=bias),
             feedforward=feedforward,
             norm=LayerNormConfig(settings["norm_eps"], gain="one_plus", bias=True),
@@ -54,5 +56,4 @@ class Nemotron(Family):
             "attention_bias": attention(config).bias,
             "mlp_bias": layer.bias,
             "norm_eps": config.norm.epsilon,
-            "partial_rotary_factor": config.position.fraction,  # type: ignore[union-attr]  # rope_settings looked
         }

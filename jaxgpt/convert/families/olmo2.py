@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from jaxgpt.convert.families.base import without
 from jaxgpt.convert.families.llama import (
@@ -27,6 +26,7 @@ class Olmo2(Llama):
 
     model_type = "olmo2"
     architecture = "Olmo2ForCausalLM"
+    biases = ("attention_bias",)
     sizes = without("head_dim")
     rules = (
         *ENDS,
@@ -42,8 +42,3 @@ class Olmo2(Llama):
         config = super().config(settings)
         mixer = dataclasses.replace(attention(config), qk_norm=True, qk_norm_over="width", qk_norm_kind=config.norm)
         return dataclasses.replace(config, mixer=mixer, norm_placement="branch")
-
-    def settings(self, config: DecoderConfig) -> dict[str, Any]:
-        found = super().settings(config)
-        del found["mlp_bias"]
-        return found

@@ -20,6 +20,7 @@ class Olmoe(Llama):
 
     model_type = "olmoe"
     architecture = "OlmoeForCausalLM"
+    biases = ("attention_bias",)
     sizes = without("head_dim")
     rules = (*ENDS, *ATTENTION, *ATTENTION_OUT, *QK_NORM, *PRE_NORM, *EXPERTS)
 

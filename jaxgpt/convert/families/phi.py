@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family, without
 from jaxgpt.convert.families.gpt2 import dense
 from jaxgpt.convert.families.llama import ATTENTION, ENDS, LAYER, PRE_NORM, attention, rope_settings
-from jaxgpt.convert.layouts import LINEAR, OUTPUT, SAME
+from jaxgpt.convert.layouts import OUTPUT
 from jaxgpt.convert.rope import read_rope
-from jaxgpt.convert.rules import Rule
+from jaxgpt.convert.rules import linear, norm
 from jaxgpt.convert.settings import NAMES, Settings
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
@@ -22,22 +23,17 @@ class Phi(Family):
 
     model_type = "phi"
     architecture = "PhiForCausalLM"
+    defaults = MappingProxyType({"partial_rotary_factor": 0.5})
     sizes = without("head_dim")
     rules = (
         *(rule for rule in ENDS if "final_norm" not in rule.paths[0]),
-        Rule("/final_norm/scale", "model.final_layernorm.weight", SAME),
-        Rule("/final_norm/bias", "model.final_layernorm.bias", SAME),
+        *norm("/final_norm", "model.final_layernorm"),
         *ATTENTION,
-        Rule("mixer/output", LAYER + "self_attn.dense.weight", OUTPUT),
-        Rule("mixer/output_bias", LAYER + "self_attn.dense.bias", SAME),
-        Rule("mixer/query_norm/scale", LAYER + "self_attn.q_layernorm.weight", SAME),
-        Rule("mixer/query_norm/bias", LAYER + "self_attn.q_layernorm.bias", SAME),
-        Rule("mixer/key_norm/scale", LAYER + "self_attn.k_layernorm.weight", SAME),
-        Rule("mixer/key_norm/bias", LAYER + "self_attn.k_layernorm.bias", SAME),
-        Rule("feedforward/up", LAYER + "mlp.fc1.weight", LINEAR),
-        Rule("feedforward/up_bias", LAYER + "mlp.fc1.bias", SAME),
-        Rule("feedforward/down", LAYER + "mlp.fc2.weight", LINEAR),
-        Rule("feedforward/down_bias", LAYER + "mlp.fc2.bias", SAME),
+        *linear("mixer/output", LAYER + "self_attn.dense", OUTPUT),
+        *norm("mixer/query_norm", LAYER + "self_attn.q_layernorm"),
+        *norm("mixer/key_norm", LAYER + "self_attn.k_layernorm"),
+        *linear("feedforward/up", LAYER + "mlp.fc1"),
+        *linear("feedforward/down", LAYER + "mlp.fc2"),
         *PRE_NORM,
     )
 
@@ -45,7 +41,7 @@ class Phi(Family):
         epsilon, normed = settings["layer_norm_eps"], settings.get("qk_layernorm", False)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings, usual_fraction=0.5),
+            position=read_rope(settings),
             mixer=AttentionConfig(qk_norm=normed, qk_norm_kind=LayerNormConfig(epsilon) if normed else None),
             feedforward=DenseConfig(settings.activation("hidden_act"), settings["intermediate_size"]),
             norm=LayerNormConfig(epsilon),

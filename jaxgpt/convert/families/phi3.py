@@ -23,6 +23,7 @@ class Phi3(Llama):
 
     model_type = "phi3"
     architecture = "Phi3ForCausalLM"
+    biases = ()
     sizes = without("head_dim")
     rules = (
         *ENDS,
@@ -36,7 +37,7 @@ class Phi3(Llama):
     def config(self, settings: Settings) -> DecoderConfig:
         scaling = settings.get("rope_scaling") or {}
         if "long_factor" in scaling:  # early files say su or yarn
-            values = {**settings.values_, "rope_scaling": {**scaling, "type": "longrope", "rope_type": "longrope"}}
+            values = {**settings, "rope_scaling": {**scaling, "type": "longrope", "rope_type": "longrope"}}
             settings = Settings(values, settings.place)
         return dataclasses.replace(super().config(settings), window=settings.get("sliding_window"))
 

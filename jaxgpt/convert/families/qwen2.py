@@ -16,6 +16,7 @@ class Qwen2(Llama):
 
     model_type = "qwen2"
     architecture = "Qwen2ForCausalLM"
+    biases = ()
 
     def config(self, settings: Settings) -> DecoderConfig:
         config = super().config(settings)

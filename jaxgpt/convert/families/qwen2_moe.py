@@ -23,6 +23,7 @@ class Qwen2Moe(Qwen3Moe):
 
     model_type = "qwen2_moe"
     architecture = "Qwen2MoeForCausalLM"
+    biases = Qwen2.biases
     sizes = Qwen2.sizes
     rules = (
         *Qwen2.rules,

@@ -16,6 +16,7 @@ class Qwen3(Llama):
 
     model_type = "qwen3"
     architecture = "Qwen3ForCausalLM"
+    biases = ("attention_bias",)
     rules = (*Llama.rules, *QK_NORM)
 
     def config(self, settings: Settings) -> DecoderConfig:

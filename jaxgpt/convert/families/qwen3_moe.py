@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.config import FrozenMapping
@@ -35,7 +36,7 @@ class Qwen3Moe(Qwen3):
     model_type = "qwen3_moe"
     architecture = "Qwen3MoeForCausalLM"
     rules = (*Qwen3.rules, *EXPERTS)
-    count = "num_experts"  # how many experts there are is called
+    aliases = MappingProxyType({"num_local_experts": "num_experts"})
 
     def config(self, settings: Settings) -> DecoderConfig:
         settings.only(use_sliding_window=False)  # which layers have the window differs from version to version
@@ -43,9 +44,8 @@ class Qwen3Moe(Qwen3):
 
     def mixture(self, settings: Settings) -> MixtureConfig:
         """The layer with experts."""
-        count = settings.get("num_experts") or settings.get("num_local_experts")
         return MixtureConfig(
-            experts=count if count is not None else settings[self.count],
+            experts=settings["num_experts"],
             expert=GatedConfig(settings.activation("hidden_act"), settings["moe_intermediate_size"], bias=False),
             router=SoftmaxRouterConfig(
                 settings["num_experts_per_tok"], normalise=settings.get("norm_topk_prob", False)

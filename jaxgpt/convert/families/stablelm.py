@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from jaxgpt.convert.families.base import Family, without
@@ -31,6 +32,7 @@ class StableLM(Family):
 
     model_type = "stablelm"
     architecture = "StableLmForCausalLM"
+    defaults = MappingProxyType({"partial_rotary_factor": 0.25})
     sizes = without("head_dim")
     rules = (
         *ENDS,
@@ -47,7 +49,7 @@ class StableLM(Family):
         parallel = settings.get("use_parallel_residual", False)
         return DecoderConfig(
             **self.read_sizes(settings),
-            position=read_rope(settings, usual_fraction=0.25),
+            position=read_rope(settings),
             mixer=AttentionConfig(
                 bias=settings.get("use_qkv_bias", False),
                 output_bias=False,

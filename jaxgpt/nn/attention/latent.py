@@ -14,10 +14,11 @@ from flax import nnx
 from jax import Array
 
 from jaxgpt.nn.attention.cache import LayerCache
+from jaxgpt.nn.attention.multi_head import weights_dropout
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import RMSNormConfig
-from jaxgpt.nn.params import constant, named, normal
-from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention, attention_map
+from jaxgpt.nn.params import constant, normal
+from jaxgpt.ops.attention import Bias, Implementation, Softmax, attention, attention_map
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -83,8 +84,8 @@ class LatentAttention(nnx.Module):
         self.config, self.dims = config, dims
         width, heads, rank, std = dims.width, dims.num_heads, config.kv_rank, dims.init_std
         norm, query_width = RMSNormConfig(1e-6), config.plain_width + config.rotary_width
-        bias = dims.bias if config.bias is None else config.bias
-        output_bias = dims.bias if config.output_bias is None else config.output_bias
+        bias = dims.has_bias(config.bias)
+        output_bias = dims.has_bias(config.output_bias)
         from_width = config.query_rank or width
         down, up = ("embed", None), (None, "heads", None)
         low = config.query_rank is not None
@@ -170,9 +171,7 @@ class LatentAttention(nnx.Module):
     def _attention(self, q, k, v, k_where: Any, context: MixerContext, causal: bool) -> Array:
         config, position = self.config, context.position
         bias: Bias | None = position.bias if position.has_bias else None
-        dropout = None
-        if context.key is not None and self.dims.dropout > 0:
-            dropout = Dropout(self.dims.dropout, named(context.key, "attention_weights"))
+        dropout = weights_dropout(self.dims, context.key)
         arguments = q, k, v, context.positions, k_where, context.mask, bias, dropout
         return attention(*arguments, config.implementation, causal, Softmax(self._scale))
 

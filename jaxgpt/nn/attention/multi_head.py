@@ -17,7 +17,7 @@ from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import LayerNormConfig, Norm, NormConfig, RMSNormConfig
 from jaxgpt.nn.params import constant, named, normal
 from jaxgpt.nn.position.base import PositionEncoding
-from jaxgpt.ops.attention import Bias, Dropout, Implementation, Softmax, attention, attention_map
+from jaxgpt.ops.attention import Bias, Dropout, Implementation, Mask, Softmax, attention, attention_map
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -103,11 +103,11 @@ class Attention(nnx.Module):
         self.output = normal(
             key, "output", (dims.num_heads, head_dim, width), ("heads", None, "embed"), dims.residual_std
         )
-        bias = dims.bias if config.bias is None else config.bias
+        bias = dims.has_bias(config.bias)
         self.query_bias = constant(0.0, (dims.num_heads, head_dim), ("heads", None)) if bias else None
         self.key_bias = constant(0.0, (dims.num_kv_heads, head_dim), ("kv_heads", None)) if bias else None
         self.value_bias = constant(0.0, (dims.num_kv_heads, head_dim), ("kv_heads", None)) if bias else None
-        output_bias = dims.bias if config.output_bias is None else config.output_bias
+        output_bias = dims.has_bias(config.output_bias)
         self.output_bias = constant(0.0, (width,), ("embed",)) if output_bias else None
         self.query_norm = self._norm(dims.num_heads) if config.qk_norm else None
         self.key_norm = self._norm(dims.num_kv_heads) if config.qk_norm else None
@@ -173,20 +173,13 @@ class Attention(nnx.Module):
         """[B, T, N, H] of queries, the same before positions and scale changed them, keys and values; `q_at` and `k_at`
         are pairs (positions, extra)."""
 
-        def mask(q, k) -> Array:
-            return context.mask(q[0], k[0])
-
-        dropout, implementation = self._dropout(context.key), self.config.implementation
-        bias = self.bias(context.position)
-        return attention(q_BTNH, k_BSKH, v_BSKH, q_at, k_at, mask, bias, dropout, implementation, causal, self.softmax)
+        how = self.bias(context.position), self._dropout(context.key), self.config.implementation, causal, self.softmax
+        return attention(q_BTNH, k_BSKH, v_BSKH, q_at, k_at, _mask(context), *how)
 
     def map(self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, q_at, k_at, context: MixerContext) -> Array:
         """float32 [B, N, T, S]: the weights with which `mix` sums values, without dropout; to look at."""
 
-        def mask(q, k) -> Array:
-            return context.mask(q[0], k[0])
-
-        return attention_map(q_BTNH, k_BSKH, q_at, k_at, mask, self.bias(context.position), self.softmax)
+        return attention_map(q_BTNH, k_BSKH, q_at, k_at, _mask(context), self.bias(context.position), self.softmax)
 
     @property
     def softmax(self) -> Softmax:
@@ -221,6 +214,14 @@ class Attention(nnx.Module):
         return norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1)).reshape(x_BTNH.shape)
 
     def _dropout(self, key: Array | None) -> Dropout | None:
-        if key is None or self.dims.dropout == 0.0:
-            return None
-        return Dropout(self.dims.dropout, named(key, "attention_weights"))
+        return weights_dropout(self.dims, key)
+
+
+def weights_dropout(dims: LayerDims, key: Array | None) -> Dropout | None:
+    """Dropout of attention weights; None without a key."""
+    return None if key is None or dims.dropout == 0.0 else Dropout(dims.dropout, named(key, "attention_weights"))
+
+
+def _mask(context: MixerContext) -> Mask:
+    """The context's mask, called on pairs (positions, extra)."""
+    return lambda q, k: context.mask(q[0], k[0])

@@ -46,7 +46,7 @@ class Dense(nnx.Module):
         self.activation: Activation = config.activation
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
-        bias = dims.bias if config.bias is None else config.bias
+        bias = dims.has_bias(config.bias)
         self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 

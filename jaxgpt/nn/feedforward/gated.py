@@ -50,7 +50,7 @@ class Gated(nnx.Module):
         self.gate = normal(key, "gate", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.up = normal(key, "up", (dims.width, hidden), ("embed", "hidden"), dims.init_std)
         self.down = normal(key, "down", (hidden, dims.width), ("hidden", "embed"), dims.residual_std)
-        bias = dims.bias if config.bias is None else config.bias
+        bias = dims.has_bias(config.bias)
         self.gate_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
         self.up_bias = constant(0.0, (hidden,), ("hidden",)) if bias else None
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None

@@ -148,9 +148,9 @@ class Mixture(nnx.Module):
         """float32 [E], the sum is 1."""
         if isinstance(routing.choice, ByExpert):
             return jnp.full((self.config.experts,), 1 / self.config.experts)
-        experts_MK = routing.choice.experts_MK
-        hits_MKE = experts_MK[:, :, None] == jnp.arange(self.config.experts)[None, None]
-        hits_E = (hits_MKE & counts_M[:, None, None]).sum(axis=(0, 1)).astype(jnp.float32)
+        hits_E = (
+            (routing.choice.hits(self.config.experts) & counts_M[:, None, None]).sum(axis=(0, 1)).astype(jnp.float32)
+        )
         return hits_E / jnp.maximum(hits_E.sum(), 1.0)
 
 

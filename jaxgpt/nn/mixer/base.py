@@ -27,6 +27,10 @@ class LayerDims:
     residual_std: float  # ... but those that write to the residual stream
     train_length: int = 1024  # tokens a training sequence holds
 
+    def has_bias(self, own: bool | None) -> bool:
+        """Whether a part has a bias, given its own setting (None: as the model says)."""
+        return self.bias if own is None else own
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -49,8 +49,8 @@ class HashRouter(Router):
             experts_MK.append(candidate)
         chosen = jnp.stack(experts_MK, axis=-1).astype(jnp.int32)
         weights = jnp.full(chosen.shape, 1 / self.config.per_token, jnp.float32)
-        hits_MKE = chosen[:, :, None] == jnp.arange(self.experts)[None, None]
-        return Routing(ByToken(chosen, weights), (weights[:, :, None] * hits_MKE).sum(axis=1), None)
+        choice = ByToken(chosen, weights)
+        return Routing(choice, (weights[:, :, None] * choice.hits(self.experts)).sum(axis=1), None)
 
 
 def _mixed(numbers: Array, seed: int) -> Array:
