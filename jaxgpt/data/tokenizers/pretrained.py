@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -67,11 +68,11 @@ class PretrainedTokenizer(Tokenizer):
     def __init__(self, text: str, separator: str | None = None, usual: int | None = None):
         """separator: the token's text; without it the token numbered `usual`, or the first usual one there is."""
         try:
-            import tokenizers
+            library: Any = importlib.import_module("tokenizers")
         except ImportError:
             raise UserError("data.tokenizer: pretrained needs the extra hf: pip install 'jaxgpt[hf]'") from None
         try:
-            self._library: Any = tokenizers.Tokenizer.from_str(text)
+            self._library: Any = library.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"tokenizer.json: is not one of the tokenizers library ({error})") from None
         self._library.no_truncation()  # such settings are for a model's inputs: texts here are whole
