@@ -15,7 +15,8 @@ ORDER = (
     ("jaxgpt",),  # the package's face, jaxgpt/__init__.py
     ("experiment",),
     ("generate",),
-    ("launch", "train", "evaluate", "convert"),
+    ("launch", "train", "evaluate"),
+    ("convert",),
     ("data", "parallel"),
     ("models",),
     ("nn",),

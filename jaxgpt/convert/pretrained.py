@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from flax import nnx
 
 from jaxgpt.config import encode
 from jaxgpt.convert.families.base import Family, families
+from jaxgpt.convert.folder import CONFIG, read_json, read_settings
 from jaxgpt.convert.function import function, spelt
 from jaxgpt.convert.rules import Piece, check, pieces, to_theirs
 from jaxgpt.convert.settings import ConversionError, Settings
@@ -26,7 +26,6 @@ from jaxgpt.files import write_json
 from jaxgpt.models.decoder import Decoder, DecoderConfig
 from jaxgpt.nn.params import flatten, unflatten
 
-CONFIG = "config.json"
 PREFERRED = ("llama", "gpt2", "gpt_neox")
 ALIGNMENT = 64  # bytes; arrays that begin so can become JAX arrays without a copy
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -55,9 +54,7 @@ def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Dec
         the message lists all that are missing, unexpected and misshapen.
     """
     folder = Path(folder).expanduser()
-    settings = Settings(_read_json(folder / CONFIG), str(folder / CONFIG))
-    family = _family(settings)
-    config = _config(family, settings)
+    family, config = _described(folder)
     abstract = jax.eval_shape(config.make, jax.random.key(0))
     parameters = flatten(abstract)
     with Tensors(folder) as tensors:
@@ -67,6 +64,14 @@ def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Dec
         chosen = dtype or _common_dtype(tensors)
         arrays = _read(wanted, parameters, tensors, np.dtype(jnp.dtype(chosen)), _statistics(abstract))
     return unflatten(abstract, arrays), dataclasses.replace(config, compute_dtype=chosen)
+
+
+def read_config(folder: str | Path) -> DecoderConfig:
+    """The configuration of the model in a folder, without reading its tensors. Raises ConversionError."""
+    folder = Path(folder).expanduser()
+    _, config = _described(folder)
+    with Tensors(folder) as tensors:
+        return dataclasses.replace(config, compute_dtype=_common_dtype(tensors))
 
 
 def save_pretrained(
@@ -93,7 +98,7 @@ def save_pretrained(
     chosen, settings = _writable(config, family)
     ends: dict[str, Any] = dict.fromkeys(SPECIAL_TOKENS)
     if like is not None:
-        source = _read_json(Path(like).expanduser() / CONFIG)
+        source = read_json(Path(like).expanduser() / CONFIG)
         ends = {name: source.get(name) for name in SPECIAL_TOKENS}
     parameters = flatten(model)
     written = list(pieces(chosen.rules_of(config), config.order, parameters))
@@ -142,28 +147,15 @@ def folder_made(folder: Path) -> Path:
     return folder
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConversionError(f"{path}: cannot be read ({error.strerror}); give the folder of a checkpoint") from None
-    except ValueError as error:
-        raise ConversionError(f"{path}: is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ConversionError(f"{path}: must be a mapping of settings")
-    return found
-
-
-def _family(settings: Settings) -> Family:
-    found, kind = families(), settings["model_type"]
+def _described(folder: Path) -> tuple[Family, DecoderConfig]:
+    """The family of a folder's model, and its configuration."""
+    settings, found = read_settings(folder), families()
+    kind = settings["model_type"]
     if kind not in found:
         raise ConversionError(f"{settings.place}: model_type {kind!r} is not supported{nearest(str(kind), found)}")
-    return found[kind]
-
-
-def _config(family: Family, settings: Settings) -> DecoderConfig:
+    family = found[kind]
     try:
-        return family.read(settings)
+        return family, family.read(settings)
     except ConversionError:
         raise
     except (ConfigError, ValueError, TypeError, KeyError) as error:

@@ -46,8 +46,8 @@ def measure(directory: Path, overrides: Sequence[str] = (), length: int | None =
     from jaxgpt.evaluate.scorer import model_scorer
     from jaxgpt.models.base import ModelConfig
     from jaxgpt.train.environment import prepare_jax
-    from jaxgpt.train.run import load_model, read_config
-    from jaxgpt.train.start import extended
+    from jaxgpt.train.run import read_config
+    from jaxgpt.train.start import extended, load_model
 
     config = read_config(directory)
     raw = {"model": encode(config.model), "evaluate": encode(default_evaluation(type(config.data)))}

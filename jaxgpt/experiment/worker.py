@@ -58,7 +58,8 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
     from jaxgpt.models.base import ModelConfig
     from jaxgpt.train.environment import prepare_jax
     from jaxgpt.train.loop import train
-    from jaxgpt.train.run import RunConfig, load_model
+    from jaxgpt.train.run import RunConfig
+    from jaxgpt.train.start import load_model
 
     config = decode(RunConfig, request["config"])
     if folder.is_trained():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxgpt.convert.folder import is_checkpoint, read_tokenizer
+from jaxgpt.convert.pretrained import load_pretrained
 from jaxgpt.data.tokenizers.base import Tokenizer
-from jaxgpt.data.tokenizers.pretrained import PretrainedTokenizer, read_text
 from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.generate.decode import CHUNK, stream
 from jaxgpt.generate.filters import Sampling
@@ -45,48 +45,17 @@ def load(folder: Path) -> Source:
     """
     if (folder / "config.yaml").exists():
         from jaxgpt.train.environment import prepare_jax
-        from jaxgpt.train.run import load_model, read_config
+        from jaxgpt.train.run import read_config
+        from jaxgpt.train.start import load_model
 
         prepare_jax(read_config(folder).threads)
         model, tokenizer = load_model(folder)
         return Source(model, tokenizer, (tokenizer.separator,), (tokenizer.separator,))
-    if (folder / "config.json").exists():
-        from jaxgpt.convert import load_pretrained
-
+    if is_checkpoint(folder):
+        found = read_tokenizer(folder)
         model, _ = load_pretrained(folder)
-        begin, ends = _special(folder)
-        tokenizer = PretrainedTokenizer(read_text(folder), _end_of(folder), ends[0] if ends else None)
-        starts = (begin,) if begin is not None and _adds_start(tokenizer, begin) else ()
-        return Source(model, tokenizer, starts, ends or (tokenizer.separator,))
+        return Source(model, found.tokenizer, found.begin, found.ends)
     raise UserError(f"{folder}: is neither a run (no config.yaml) nor a checkpoint of transformers (no config.json)")
-
-
-def _special(folder: Path) -> tuple[int | None, tuple[int, ...]]:
-    """The token that begins a text and those that end one, from the settings of the model and of its generation."""
-    begin, ends = None, []
-    for name in ("config.json", "generation_config.json"):
-        try:
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        begin = settings.get("bos_token_id") if begin is None else begin
-        found = settings.get("eos_token_id")
-        ends += found if isinstance(found, list) else [] if found is None else [found]
-    return begin, tuple(dict.fromkeys(ends))
-
-
-def _end_of(folder: Path) -> str | None:
-    """The token that ends a text, as the tokenizer's own settings name it."""
-    try:
-        named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError):
-        return None
-    return named.get("content") if isinstance(named, dict) else named
-
-
-def _adds_start(tokenizer: PretrainedTokenizer, begin: int) -> bool:
-    """Whether the tokenizer puts its first token before a text of its own accord."""
-    return tokenizer.with_special("a")[:1] == [begin]
 
 
 def write(

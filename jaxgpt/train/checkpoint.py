@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,20 @@ def _digest(content: Any) -> str:
     """SHA-256 of what JSON can hold, the same before it is written and after it is read."""
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError unless arrays have the names, shapes and types of those `wanted`."""
+    missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
+    if missing or surplus:
+        raise CheckpointError(
+            f"{where}: belongs to another model; missing here: {', '.join(missing[:4]) or 'nothing'}; "
+            f"not in the model: {', '.join(surplus[:4]) or 'nothing'}"
+        )
+    for name, leaf in wanted.items():
+        got, want = (arrays[name].shape, np.dtype(arrays[name].dtype)), (tuple(leaf.shape), np.dtype(leaf.dtype))
+        if got != want:
+            raise CheckpointError(f"{where}: {name} is {got[1]}{got[0]}, the model has {want[1]}{want[0]}")
 
 
 @contextlib.contextmanager
@@ -89,15 +103,8 @@ class Checkpoints:
         """
         arrays, extra = self._read(step)
         wanted = flatten(like)
-        self._compare(arrays, wanted)
+        require_same(arrays, wanted, str(self.directory))
         return unflatten(like, {name: jax.numpy.asarray(arrays[name]) for name in wanted}), extra
-
-    def restore_part(self, like: S, prefix: str, step: int | None = None) -> S:
-        """Only the leaves below `prefix` ("model"), for evaluation: `like` is that part's abstract tree."""
-        below = self.arrays(prefix, step)
-        wanted = flatten(like)
-        self._compare(below, wanted)
-        return unflatten(like, {name: jax.numpy.asarray(below[name]) for name in wanted})
 
     def arrays(self, prefix: str, step: int | None = None) -> dict[str, np.ndarray]:
         """The leaves below `prefix` by path below it, whatever they belong to; only damage is an error."""
@@ -129,18 +136,6 @@ class Checkpoints:
                 "go back to the checkpoint before it"
             )
         return arrays, extra
-
-    def _compare(self, arrays: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
-        missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
-        if missing or surplus:
-            raise CheckpointError(
-                f"{self.directory}: belongs to another model; missing here: {', '.join(missing[:4]) or 'nothing'}; "
-                f"not in the model: {', '.join(surplus[:4]) or 'nothing'}"
-            )
-        for name, leaf in wanted.items():
-            got, want = (arrays[name].shape, arrays[name].dtype), (tuple(leaf.shape), np.dtype(leaf.dtype))
-            if got != want:
-                raise CheckpointError(f"{self.directory}: {name} is {got[1]}{got[0]}, the model has {want[1]}{want[0]}")
 
     def wait(self) -> None:
         """Return when everything saved so far is on disk."""

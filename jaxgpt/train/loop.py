@@ -24,7 +24,7 @@ from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder, with_sizes
-from jaxgpt.train.start import starting_model
+from jaxgpt.train.start import fresh_model, starting_model
 from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
 
 
@@ -52,6 +52,10 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
         dataset = config.data.prepare()
         keep_tokenizer(directory, dataset)
         write_json(directory / "environment.json", describe_environment())
+        if config.start is not None and not config.train.steps:  # weights that are given and stay as they are
+            model = starting_model(config.start, fresh_model(config, dataset.tokenizer), dataset.tokenizer, directory)
+            write_status(directory, "trained", 0, 0)
+            return TrainResult(model, 0, None, None)
         loop = _Loop(config, directory, dataset)
         return loop.run()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""One run: its configuration, its folder, and how its model is had back."""
+"""One run: its configuration and its folder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ from jaxgpt.config import (
 )
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.sources.text import TextDataConfig
-from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, UserError
 from jaxgpt.files import write_atomic
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.optimizer import AdamWConfig, OptimizerConfig
 from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
 from jaxgpt.train.surgery import StartConfig
@@ -41,7 +39,7 @@ SCHEMA_VERSION = 1
 class TrainConfig:
     """How a model is trained."""
 
-    steps: int = 1000
+    steps: int = 1000  # 0: none, for a run whose weights are given (`start`)
     batch_size: int = 16  # sequences per step
     accumulation: int = 1  # parts of a batch, one after the other
     learning_rate: float = 2e-3  # the schedule's peak
@@ -58,8 +56,9 @@ class TrainConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            least = 0 if field.name == "steps" else 1
+            if isinstance(value, int) and not isinstance(value, bool) and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {value}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
@@ -87,6 +86,8 @@ class RunConfig:
             raise ValueError("seed must not be negative and threads at least 1")
         if self.seed >= 2**32:  # Grain takes no larger one
             raise ValueError(f"seed must be below 2^32, got {self.seed}")
+        if not self.train.steps and self.start is None:
+            raise ValueError("train.steps is 0, and no weights are given to begin with; train, or begin with a model")
         model = with_sizes(self.model, self.data.known_vocab_size(), self.data.sequence_length)
         object.__setattr__(self, "model", model)
 
@@ -163,21 +164,6 @@ def read_config(directory: Path) -> RunConfig:
     if not path.exists():
         raise CheckpointError(f"{directory}: is no run folder (no config.yaml)")
     return decode(RunConfig, read_yaml(path))
-
-
-def load_model(directory: Path, model: ModelConfig | None = None) -> tuple[Any, Tokenizer]:
-    """The newest model of a run and its tokenizer. With `model`, a configuration whose parameters have the same names
-    and shapes (another rope scaling, say), the weights are put into that one.
-    """
-    config = read_config(directory)
-    tokenizer = load_tokenizer(directory / "tokenizer")
-    wanted = with_sizes(model or config.model, tokenizer.vocab_size, config.data.sequence_length)
-    like = jax.eval_shape(wanted.make, abstract_key())
-    checkpoints = Checkpoints(directory / "checkpoints")
-    try:
-        return checkpoints.restore_part(like, "model"), tokenizer
-    finally:
-        checkpoints.close()
 
 
 def abstract_key() -> Array:

@@ -1,24 +1,36 @@
-"""Runs that begin with the weights of another: their configuration, and the model they begin with."""
+"""Runs that begin with given weights, those of another run or of a checkpoint of transformers: their configuration, the
+model they begin with, and the model of any run."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
+
 from jaxgpt.config import decode, encode, merge, override, parse_overrides, read_yaml
+from jaxgpt.convert import load_pretrained
+from jaxgpt.convert import read_config as read_their_config
+from jaxgpt.convert.folder import fingerprint, has_tokenizer, is_checkpoint, read_tokenizer
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer, require_same_tokenizer
+from jaxgpt.data.tokenizers.pretrained import PretrainedTokenizer, read_text
 from jaxgpt.errors import CheckpointError
 from jaxgpt.files import write_json
+from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.extend import extend
+from jaxgpt.nn.params import flatten, named, unflatten
 from jaxgpt.nn.position.rope_scaling import ScalingConfig
-from jaxgpt.train.checkpoint import Checkpoints
-from jaxgpt.train.run import RunConfig, read_config
-from jaxgpt.train.surgery import StartConfig, describe, transplant
+from jaxgpt.train.checkpoint import Checkpoints, require_same
+from jaxgpt.train.run import RunConfig, abstract_key, encode_defaults, read_config, with_sizes
+from jaxgpt.train.surgery import Cut, StartConfig, describe, transplant
 
 M = TypeVar("M")
+
+# --------------------------------------------------------------------------------------------------- configurations
 
 
 def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: Sequence[str] = ()) -> RunConfig:
@@ -28,11 +40,15 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
     told, stays that of the old weights, whatever the length of the new sequences: T5's buckets and the original length
     of a scaling mean what they meant.
 
-    Raises ConfigError where the model has no rope to extend, CheckpointError where `directory` is no run.
+    `directory` may also be a checkpoint of transformers: then the defaults, with its model and tokenizer, are the base.
+
+    Raises ConfigError where the model has no rope to extend, CheckpointError where `directory` is neither.
     """
-    old = read_config(directory)
-    raw = encode(old)
-    raw["start"] = encode(StartConfig(old.hash, str(directory)))
+    if is_checkpoint(directory):
+        raw = merge(encode_defaults(), base_of(directory))
+    else:
+        old = read_config(directory)
+        raw = {**encode(old), "start": encode(StartConfig(old.hash, str(directory)))}
     for path in paths:
         raw = merge(raw, read_yaml(path))
     raw = override(raw, parse_overrides(overrides))
@@ -41,18 +57,86 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
     return dataclasses.replace(config, model=extended(config.model, extension))
 
 
+def base_of(folder: Path) -> dict[str, Any]:
+    """The partial configuration of runs that begin with a checkpoint of transformers: its model, its tokenizer if it
+    has one, sequences of the length it was trained with, and where its weights are."""
+    model = read_their_config(folder)
+    data: dict[str, Any] = {} if model.train_length is None else {"sequence_length": model.train_length}
+    if has_tokenizer(folder):
+        separator = read_tokenizer(folder).separator
+        data["tokenizer"] = {"type": "pretrained", "path": str(folder), "separator": separator}
+    start = StartConfig(fingerprint(folder), str(folder))
+    return {"model": encode(model), "data": data, "start": encode(start)}
+
+
 def extended(model: Any, extension: Any) -> Any:
     """`model` with a raw `extend` entry applied (None: none)."""
     return model if extension is None else extend(model, decode(ScalingConfig, extension, "extend"))
+
+
+# ---------------------------------------------------------------------------------------------------------- weights
+
+
+def load_model(directory: Path, model: ModelConfig | None = None) -> tuple[Any, Tokenizer]:
+    """The newest model of a run and its tokenizer. With `model`, a configuration whose parameters have the same names
+    and shapes (another rope scaling, say), the weights are put into that one.
+    """
+    config = read_config(directory)
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    wanted = with_sizes(model or config.model, tokenizer.vocab_size, config.data.sequence_length)
+    like = jax.eval_shape(wanted.make, abstract_key())
+    arrays, _ = _weights(directory, config, tokenizer)
+    require_same(arrays, flatten(like), str(directory))
+    return unflatten(like, {name: jnp.asarray(array) for name, array in arrays.items()}), tokenizer
 
 
 def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory: Path) -> M:
     """`model`, freshly drawn, with the weights that `start` names. What was done to each parameter is printed on
     standard error and kept in `directory/surgery.json`.
 
-    Raises CheckpointError where the folder is not that run, the run is not at its end, or a parameter is unexplained;
-    DataError where it had another tokenizer.
+    Raises CheckpointError where the folder is not what was named, the run in it is not at its end, or a parameter is
+    unexplained; DataError where it had another tokenizer.
     """
+    model, cuts, step = _transplanted(start, model, tokenizer)
+    print(describe(cuts, f"{start.folder} (step {step})" if step else start.folder), file=sys.stderr, flush=True)
+    parameters = [dataclasses.asdict(cut) for cut in cuts]
+    write_json(directory / "surgery.json", {"run": start.hash, "step": step, "parameters": parameters})
+    return model
+
+
+def fresh_model(config: RunConfig, tokenizer: Tokenizer) -> Any:
+    """What the weights of `config.start` are put into: shapes alone where none of them is drawn anew."""
+    model = with_sizes(config.model, tokenizer.vocab_size, config.data.sequence_length)
+    key = named(jax.random.key(config.seed), "init")
+    if config.start is not None and not (config.start.add or config.start.grow):
+        return jax.eval_shape(model.make, key)
+    return jax.jit(model.make)(key)
+
+
+def _transplanted(start: StartConfig, model: M, tokenizer: Tokenizer) -> tuple[M, list[Cut], int]:
+    """The model with the weights, what was done to each parameter, and the step they are from."""
+    folder = Path(start.folder)
+    arrays, step = _theirs(start, tokenizer) if is_checkpoint(folder) else _of_run(start, tokenizer)
+    return *transplant(arrays, model, start, str(folder)), step
+
+
+def _theirs(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
+    """The weights of a checkpoint of transformers by path, and no step."""
+    folder = Path(start.folder)
+    if (found := fingerprint(folder)) != start.hash:
+        raise CheckpointError(
+            f"{folder}: holds the checkpoint {found}, but this run begins with the weights of {start.hash}; give the "
+            "folder that has those"
+        )
+    if has_tokenizer(folder):
+        separator = tokenizer.pieces[tokenizer.separator] if isinstance(tokenizer, PretrainedTokenizer) else None
+        theirs = PretrainedTokenizer(read_text(folder), separator)
+        require_same_tokenizer(theirs.fingerprint, tokenizer, str(folder))
+    return flatten(load_pretrained(folder, "float32")[0]), 0
+
+
+def _of_run(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
+    """The last weights of a finished run by path, and its step."""
     folder = Path(start.folder)
     old = read_config(folder)
     if old.hash != start.hash:
@@ -60,17 +144,23 @@ def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory
             f"{folder}: holds the run {old.hash}, but this one begins with the weights of {start.hash}; give its "
             "folder as start.folder"
         )
-    checkpoints = Checkpoints(folder / "checkpoints")
+    arrays, step = _weights(folder, old, tokenizer)
+    if step < old.train.steps:
+        raise CheckpointError(f"{folder}: is at step {step} of {old.train.steps}; train it to its end first")
+    require_same_tokenizer(load_tokenizer(folder / "tokenizer").fingerprint, tokenizer, str(folder))
+    return arrays, step
+
+
+def _weights(directory: Path, config: RunConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
+    """The newest weights of a run by path, and their step. A run of no steps keeps none: its weights are those it
+    begins with."""
+    if not config.train.steps:
+        assert config.start is not None
+        model, _, _ = _transplanted(config.start, fresh_model(config, tokenizer), tokenizer)
+        return flatten(model), 0
+    checkpoints = Checkpoints(directory / "checkpoints")
     try:
         step = checkpoints.latest()
-        if step is None or step < old.train.steps:
-            raise CheckpointError(f"{folder}: is at step {step or 0} of {old.train.steps}; train it to its end first")
-        arrays = checkpoints.arrays("model", step)
+        return checkpoints.arrays("model", step), step or 0
     finally:
         checkpoints.close()
-    require_same_tokenizer(load_tokenizer(folder / "tokenizer").fingerprint, tokenizer, str(folder))
-    model, cuts = transplant(arrays, model, start, str(folder))
-    print(describe(cuts, f"{folder} (step {step})"), file=sys.stderr, flush=True)
-    parameters = [dataclasses.asdict(cut) for cut in cuts]
-    write_json(directory / "surgery.json", {"run": start.hash, "step": step, "parameters": parameters})
-    return model

@@ -12,7 +12,7 @@ from jaxgpt.experiment import engine, worker
 from jaxgpt.files import Locked, locked
 from jaxgpt.launch.machine import thread_environment
 from jaxgpt.train import loop
-from jaxgpt.train.run import load_model
+from jaxgpt.train.start import load_model
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from jaxgpt.train import loop
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.loop import interruptible, train
 from jaxgpt.train.record import Recorder
-from jaxgpt.train.run import load_model
+from jaxgpt.train.start import load_model
 
 
 def newest(directory):
