@@ -123,7 +123,8 @@ def results_of(plan: Plan, clocked: Sequence[Timing] = ()) -> Results:
         raise UserError(f"{plan.directory}: no run of this plan is finished yet; start it with the verb run")
     baselines = [run.variant for run in plan.runs if run.kind == "baseline"]
     names, lengths = [arm.name for arm in plan.arms], {arm.name: arm.length for arm in plan.arms}
-    return Results(measured, plan.train_length, names, baselines, lengths, clocked)
+    given = [arm.name for arm in plan.arms if arm.given]
+    return Results(measured, plan.train_length, names, baselines, lengths, clocked, given)
 
 
 def _run_table(plan: Plan) -> list[dict[str, object]]:
@@ -139,13 +140,16 @@ def _run_table(plan: Plan) -> list[dict[str, object]]:
     columns = dict.fromkeys(name for one in routers.values() for name in one)
     table = []
     for arm in plan.arms:
-        config, trained, parent = arm.training, arm.variant.trains, arm.variant.parent
+        config, trained, parent = arm.training, arm.variant.trains and not arm.given, arm.variant.parent
+        origin = "trained" if parent is None else f"of {parent}"
+        if parent is None and config.start is not None:
+            origin = f"of {Path(config.start.folder).name}"
         line: dict[str, object] = {
             "variant": arm.name,
             "description": arm.variant.description,
             "parameters": parameters.get(arm.name, 0),
             "FLOPs per token": flops.get(arm.name, 0),
-            "weights": "trained" if parent is None else f"of {parent}" + ", trained further" * trained,
+            "weights": origin + ", trained further" * (trained and config.start is not None),
             "tokens": config.tokens if trained else 0,
             "steps": config.train.steps if trained else 0,
             "learning rate": config.train.learning_rate,

@@ -68,6 +68,7 @@ class Contrast:
 
     def per_seed(self, results: Results) -> tuple[dict[int, float], tuple[str, ...]]:
         """The combination for every seed that has all its terms, on the linear (log) scale; notes on seeds left out.
+        What was measured once, because its weights are given, serves all seeds of the others.
 
         Raises:
           MissingResult: a term was never measured, no seed has all terms, or a value is not finite.
@@ -83,6 +84,7 @@ class Contrast:
                 if not math.isfinite(value):
                     raise MissingResult(f"{variant} seed {seed}: {metric} at context {int(context)} is {value}")
             found.append((weight, (variant, metric, multiple), values))
+        found = _for_every_seed(found, results)
         every = sorted(set().union(*(values for _, _, values in found)))
         common = [seed for seed in every if all(seed in values for _, _, values in found)]
         if not common:
@@ -90,6 +92,19 @@ class Contrast:
         left_out = {seed: variant for _, (variant, _, _), values in found for seed in every if seed not in values}
         notes = tuple(f"seed {seed} left out: {variant} has no result" for seed, variant in sorted(left_out.items()))
         return {seed: math.fsum(w * values[seed] for w, _, values in found) for seed in common}, notes
+
+
+def _for_every_seed(
+    found: list[tuple[float, Quantity, dict[int, float]]], results: Results
+) -> list[tuple[float, Quantity, dict[int, float]]]:
+    """Terms with the values of given weights repeated for the seeds of all other terms, if there are others."""
+    seeds = set().union(*(values for _, (variant, _, _), values in found if variant not in results.given))
+    if not seeds:
+        return found
+    return [
+        (weight, quantity, dict.fromkeys(seeds, min(values.values())) if quantity[0] in results.given else values)
+        for weight, quantity, values in found
+    ]
 
 
 def _multiple(multiple: Fraction) -> str:

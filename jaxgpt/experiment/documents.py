@@ -74,6 +74,8 @@ class DocumentLosses:
         """Document numbers, and per seed and document the sum of losses and the number of tokens, float64 [S, D]."""
         context = int(multiple * results.length(variant))
         by_seed = self._found.get((variant, metric, context), {})
+        if variant in results.given and by_seed:  # measured once, for all seeds
+            by_seed = dict.fromkeys(seeds, next(iter(by_seed.values())))
         if any(seed not in by_seed for seed in seeds):
             raise MissingResult(f"{variant}: {metric} at context {context} was not kept by document")
         documents = sorted(by_seed[seeds[0]])

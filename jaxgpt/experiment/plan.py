@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.matching import Match, matching_width, measure
-from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, data_kind, resolve
+from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, data_kind, include, resolve
 from jaxgpt.experiment.store import RunFolder
 from jaxgpt.registry import kind_of, lookup
 
@@ -43,6 +43,11 @@ class Arm:
     @property
     def name(self) -> str:
         return self.variant.name
+
+    @property
+    def given(self) -> bool:
+        """Whether its weights are given, those of a checkpoint as they are: no seed changes anything."""
+        return not self.training.train.steps
 
     def identity(self) -> str:
         """Equal for two arms that would measure the same thing."""
@@ -140,7 +145,12 @@ def make_plan(
 
 def expand(plan: Plan) -> Plan:
     """The plan with the runs that its arms and seeds ask for, the baseline first."""
-    runs = [run for seed in plan.seeds for run in _runs(plan.arms, seed, plan.directory)]
+    runs: list[Run] = []
+    given: dict[str, Run] = {}
+    for seed in plan.seeds:
+        found = _runs(plan.arms, seed, plan.directory, given)
+        given |= {run.variant: run for run in found if run.arm.given}
+        runs += found
     return dataclasses.replace(plan, runs=(*_baselines(plan.arms, plan.directory), *runs))
 
 
@@ -150,16 +160,22 @@ def expand(plan: Plan) -> Plan:
 def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]], configs: Path) -> tuple[Arm, ...]:
     from jaxgpt.data.dataset import DataConfig  # these bring JAX, which --list and --help do not need
     from jaxgpt.evaluate.config import EvaluationConfig, default_evaluation
+    from jaxgpt.experiment.given import given_by
     from jaxgpt.train.run import RunConfig, encode_defaults
+    from jaxgpt.train.start import extended
 
     defaults = {name: value for name, value in encode_defaults().items() if name in SECTIONS and name != "seed"}
+    given, base = given_by(experiment.folder, experiment.match), include(experiment.base, configs)
     arms: dict[str, Arm] = {}
     widths: dict[str, int | None] = {}  # of the feed-forward layers, where arms are made equally large
     for variant in sorted(experiment.variants, key=lambda variant: len(experiment.chain(variant))):
         kind = data_kind(experiment, variant, pairs, configs)
         defaults["evaluate"] = encode(default_evaluation(lookup(DataConfig, kind, "data.type")))
-        raw = resolve(experiment, scale.on(kind), variant, pairs, configs, defaults)
+        below = given.below(defaults, lookup(DataConfig, kind, "data.type"), base) if given else defaults
+        raw = resolve(experiment, scale.on(kind), variant, pairs, configs, below)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
+        if given and variant.parent is None:
+            raw = given.begin(raw, variant)
         config = decode(RunConfig, {**raw, "seed": 0})
         chain = experiment.chain(variant)
         if variant.parent is None:
@@ -170,6 +186,7 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
         if variant.parent is None:
             length = config.data.reference_length
             measured_in = next(iter(arms.values())).length if variant.group and arms else length
+            config = dataclasses.replace(config, model=extended(config.model, variant.overrides.get("extend")))
             arm = Arm(variant, config, config.model, evaluation, length, measured_in)
         else:
             arm = _child(chain, config, evaluation, arms)
@@ -248,16 +265,16 @@ def _check_distinct(
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def _runs(arms: Sequence[Arm], seed: int, directory: Path) -> list[Run]:
+def _runs(arms: Sequence[Arm], seed: int, directory: Path, given: Mapping[str, Run]) -> list[Run]:
     """One run per trained variant, holding the evaluations of its own arm and of those that use its weights as they
-    are. Runs that begin with another's weights stand behind it."""
-    runs: dict[str, Run] = {}
-    waiting = [arm for arm in arms if arm.variant.trains]
+    are. Runs that begin with another's weights stand behind it. `given`: runs of an earlier seed that serve all."""
+    runs = dict(given)
+    waiting = [arm for arm in arms if arm.variant.trains and arm.name not in given]
     while waiting:
         arm = next(arm for arm in waiting if arm.variant.parent is None or arm.variant.parent in runs)
         waiting.remove(arm)
         config, after = dataclasses.replace(arm.training, seed=seed), ""
-        if config.start is not None and arm.variant.parent is not None:
+        if config.start is not None and arm.variant.parent is not None:  # without a parent it begins with a checkpoint
             parent = runs[arm.variant.parent]
             after = parent.name
             start = dataclasses.replace(config.start, hash=parent.hash, folder=str(parent.folder.path))
@@ -267,7 +284,7 @@ def _runs(arms: Sequence[Arm], seed: int, directory: Path) -> list[Run]:
         folder = RunFolder(directory / f"{arm.name}-seed{seed}-{config.hash}")
         run = Run("model", arm.name, seed, config.hash, arm, encode(config), folder, evaluations, after)
         runs[arm.name] = run
-    return list(runs.values())
+    return [run for name, run in runs.items() if name not in given]
 
 
 def _evaluation(arm: Arm, training: str) -> Evaluation:
@@ -293,7 +310,7 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
         data, evaluate = arm.training.data, _without_ngram(arm)
         if arm.variant.group:  # the n-gram of the first arm serves all: it sees no sequences
             data = dataclasses.replace(data, sequence_length=arm.measured_in)
-        seen = arm.evaluation.ngram.max_tokens or arm.training.tokens
+        seen = arm.evaluation.ngram.max_tokens or arm.training.tokens or None  # weights that are given saw others
         ngram = dataclasses.replace(arm.evaluation.ngram, max_tokens=seen)
         digest = content_hash({"data": data, "ngram": ngram, "evaluate": evaluate})
         folder = RunFolder(directory / f"baseline-{digest}")

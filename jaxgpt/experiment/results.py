@@ -167,6 +167,7 @@ class Results:
       lengths: variant -> its own L, where variants were trained with different ones.
       timings: what a clock measured; seen by `log_timing`, and no part of `rows`.
       variants: the order in which reports name the variants; those left out follow in the order of their rows.
+      given: variants whose weights no seed decides, measured once.
       baselines: variants that are yardsticks and not arms of the comparison, such as the n-gram.
 
     Raises:
@@ -181,10 +182,12 @@ class Results:
         baselines: Sequence[str] = ("5-gram",),
         lengths: Mapping[str, int] | None = None,
         timings: Iterable[Timing] = (),
+        given: Iterable[str] = (),
     ):
         rows = list(rows)
         self.rows: tuple[Row, ...] = tuple(_unique(rows))
         self.train_length = train_length
+        self.given = frozenset(given)
         self._lengths = dict(lengths or {})
         present = dict.fromkeys(row.variant for row in rows)
         listed = [name for name in variants if name in present]

@@ -8,7 +8,9 @@ An experiment is one file, `experiments/NAME.py`, that defines
     tuning() -> Tuning | None   may be left out: how learning rates are chosen; by default they are not
     match() -> str | None       may be left out: "parameters" or "flops", by which arms are made equally large
 
-and whose docstring's first line says what it asks. A *scale* is `configs/scale/NAME.yaml`: how large to run it.
+and whose docstring's first line says what it asks. `base()` may say `{"from": FOLDER}`, a checkpoint of transformers or
+a run: then the model, its tokenizer and L are those of the folder, and every variant without a parent begins with its
+weights. A *scale* is `configs/scale/NAME.yaml`: how large to run it.
 Configurations are layered, lowest first: defaults, files they include, base, scale, variant, `--set`.
 """
 
@@ -43,7 +45,8 @@ class Variant:
     With `parent` it has the weights of that variant. If it says nothing of training they are evaluated as they are,
     under other model settings; if it overrides `train` or `data` they are trained further, seed by seed. The section
     `extend` (`{type: yarn, factor: 4}`) replaces the scaling of every rope, and `start` may hold rules of checkpoint
-    surgery (`jaxgpt.train.surgery`) for training further.
+    surgery (`jaxgpt.train.surgery`) for training further. Where the base is a checkpoint, the same holds for variants
+    without a parent: they have its weights.
 
     A value may be a function of the value below it, `--set` included, such as `times(2)` or `share(0.1)`, so that a
     variant says the same at every scale; below a parent's child lies what the parent has.
@@ -143,6 +146,11 @@ class Experiment:
     tuning: Tuning | None = None
     match: Match | None = None
 
+    @property
+    def folder(self) -> Path | None:
+        """The checkpoint of transformers that the variants begin with, if they do."""
+        return Path(self.base["from"]).expanduser() if "from" in self.base else None
+
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
 
@@ -216,7 +224,7 @@ def check(experiment: Experiment) -> None:
                 raise ConfigError(
                     f"{here}: no trained variant is called {variant.parent!r}{nearest(variant.parent, trained)}"
                 )
-        _check_sections(variant, here)
+        _check_sections(variant, here, experiment.folder is not None)
     for variant in experiment.variants:
         seen, above = [variant.name], variant.parent
         while above is not None:
@@ -226,9 +234,10 @@ def check(experiment: Experiment) -> None:
             above = experiment.variant(above).parent
 
 
-def _check_sections(variant: Variant, here: str) -> None:
+def _check_sections(variant: Variant, here: str, given: bool) -> None:
+    """`given`: whether even variants without a parent begin with weights."""
     allowed = ["model", "data", "train"]
-    if variant.parent is not None:
+    if variant.parent is not None or given:
         allowed += ["extend", "start"] if variant.trains else ["extend"]
     for section in variant.overrides:
         if section not in allowed:
@@ -311,10 +320,14 @@ def resolve(
 ) -> dict[str, Any]:
     """The run configuration of one variant, all layers merged on `defaults`; the variant's lie on its parent's, and
     what it sets in relation comes last. `extend` and `start` are left to the plan, which knows the parent's run.
+    Where the base is a checkpoint, `defaults` have what it decides, and a scale says nothing of that.
 
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
     base, size = include(experiment.base, configs), include(scale.config, configs)
+    if base.pop("from", None) is not None:
+        _check_base(experiment, base)
+        size = _without_folders(size)
     raw = dict(defaults)
     for layer in (base, _without_left_out(size, base)):
         raw = override(raw, layer.items())
@@ -346,6 +359,21 @@ def _without_left_out(size: Mapping[str, Any], base: Mapping[str, Any]) -> dict[
         return dict(size)
     kept = {name: value for name, value in sized.items() if name not in left_out}
     return {**size, "evaluate": {**size["evaluate"], "protocols": kept}}
+
+
+def _check_base(experiment: Experiment, base: Mapping[str, Any]) -> None:
+    """A base that is a checkpoint can say nothing of the model."""
+    if "model" in base:
+        raise ConfigError(
+            f"experiment {experiment.name}: base() has `from` and `model`, and the folder decides the model; change it "
+            "in variants"
+        )
+
+
+def _without_folders(size: Mapping[str, Any]) -> dict[str, Any]:
+    """A scale's layer without what a checkpoint decides: the model, its tokenizer and its length."""
+    data = {name: value for name, value in size.get("data", {}).items() if name not in ("tokenizer", "sequence_length")}
+    return {name: value for name, value in size.items() if name != "model"} | {"data": data}
 
 
 def _split(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Callable[[Any], Any]]]:

@@ -97,7 +97,7 @@ def with_rates(plan: Plan, choices: Sequence[Choice]) -> Plan:
     for arm in sorted(plan.arms, key=lambda arm: len(plan.experiment.chain(arm.variant))):
         if arm.variant.trains:
             config = arm.training
-            factor = factors[plan.experiment.chain(arm.variant)[0].name]
+            factor = factors.get(plan.experiment.chain(arm.variant)[0].name, 1.0)
             train = dataclasses.replace(config.train, learning_rate=config.train.learning_rate * factor)
             trainings[arm.name] = dataclasses.replace(config, train=train)
         arms.append(
@@ -130,7 +130,7 @@ def warnings(choices: Sequence[Choice]) -> list[str]:
 
 
 def _tuned(plan: Plan) -> list[Arm]:
-    return [arm for arm in plan.arms if arm.variant.parent is None]
+    return [arm for arm in plan.arms if arm.variant.parent is None and not arm.given]
 
 
 def _trial(variant: str, factor: float) -> str:

@@ -44,11 +44,9 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
 
     Raises ConfigError where the model has no rope to extend, CheckpointError where `directory` is neither.
     """
-    if is_checkpoint(directory):
-        raw = merge(encode_defaults(), base_of(directory))
-    else:
-        old = read_config(directory)
-        raw = {**encode(old), "start": encode(StartConfig(old.hash, str(directory)))}
+    raw = encode_defaults() if is_checkpoint(directory) else encode(read_config(directory))
+    begin = base_of(directory)
+    raw = {**raw, **begin, "data": merge(raw["data"], begin["data"])}
     for path in paths:
         raw = merge(raw, read_yaml(path))
     raw = override(raw, parse_overrides(overrides))
@@ -58,8 +56,16 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
 
 
 def base_of(folder: Path) -> dict[str, Any]:
-    """The partial configuration of runs that begin with a checkpoint of transformers: its model, its tokenizer if it
-    has one, sequences of the length it was trained with, and where its weights are."""
+    """The partial configuration of runs that begin with what lies in a folder: the model, the data it was trained on
+    as far as they are known, and where its weights are. Of a checkpoint of transformers that is its tokenizer, if it
+    has one, and the length of the sequences.
+
+    Raises CheckpointError where the folder is neither a run nor a checkpoint.
+    """
+    if not is_checkpoint(folder):
+        old = read_config(folder)
+        start = StartConfig(old.hash, str(folder))
+        return {"model": encode(old.model), "data": encode(old.data), "start": encode(start)}
     model = read_their_config(folder)
     data: dict[str, Any] = {} if model.train_length is None else {"sequence_length": model.train_length}
     if has_tokenizer(folder):

@@ -39,6 +39,17 @@ def test_the_same_losses_give_the_same_interval():
     assert drawn()[0].noise(nll("a", 1), drawn()[1]) == drawn()[0].noise(nll("a", 1), drawn()[1])
 
 
+def test_what_was_measured_once_is_paired_with_every_seed():
+    losses, results = drawn()
+    once = [row for row in results.rows if (row.variant, row.seed) != ("a", 1)]
+    given = Results(once, L, given=["a"])
+    noise = losses.noise(nll("b", 1) - nll("a", 1), given)
+    assert noise.estimate == pytest.approx(0.1, abs=0.01)
+    assert noise.high - noise.low < 0.02
+    alone = losses.noise(nll("a", 1), given)
+    assert alone.estimate == given.values("a", METRIC, 8)[0]
+
+
 def test_ratios_are_ratios():
     losses, results = drawn(gap=0.2)
     noise = losses.noise(R("b", 4) / R("a", 4), results)

@@ -44,7 +44,8 @@ def test_tokens_of_a_run():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.steps=0", "train: steps must be at least 1, got 0"),
+        ("train.steps=-1", "train: steps must be at least 0, got -1"),
+        ("train.steps=0", "train.steps is 0, and no weights are given"),
         ("train.keep_checkpoints=0", "train: keep_checkpoints must be at least 1"),
         ("train.learning_rate=0", "train: learning_rate must be positive"),
         ("train.learning_rate=.nan", "train.learning_rate: expected a finite number, got nan"),

@@ -1,0 +1,165 @@
+"""Experiments that begin with a checkpoint: `base: {from: FOLDER}`."""
+
+import json
+import math
+import os
+
+import jax
+import pytest
+
+from jaxgpt.convert import save_pretrained
+from jaxgpt.errors import CheckpointError, ConfigError
+from jaxgpt.experiment import cli
+from jaxgpt.experiment.collect import make_report, results_of
+from jaxgpt.experiment.contrasts import nll
+from jaxgpt.experiment.spec import Tuning, load_experiment
+from jaxgpt.experiment.tuning import grid_plan
+from jaxgpt.experiment.worker import execute
+from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.nn.feedforward.gated import GatedConfig
+from jaxgpt.nn.norm import RMSNormConfig
+from jaxgpt.train.run import read_config
+
+LLAMA = DecoderConfig(
+    vocab_size=257,
+    train_length=16,
+    num_layers=1,
+    num_heads=2,
+    width=16,
+    feedforward=GatedConfig(hidden=20),
+    norm=RMSNormConfig(1e-6),
+    init_std=0.3,
+)
+
+EXPERIMENT = '''"""What does YaRN give a model that is there already?"""
+
+from jaxgpt.experiment.claims import Claim, R, at_most, nll
+from jaxgpt.experiment.spec import Variant, share, times
+
+TUNED = {"train": {"steps": share(0.5)}, "data": {"sequence_length": times(4)}}
+
+
+def base():
+    return {"from": FOLDER, "include": "data/toy.yaml"}
+
+
+def variants():
+    return [
+        Variant("llama"),
+        Variant("yarn", {"extend": {"type": "yarn", "factor": 4.0}}, parent="llama"),
+        Variant("yarn-tuned", {"extend": {"type": "yarn", "factor": 4.0}, **TUNED}, parent="llama"),
+        Variant("on", {"train": {"learning_rate": 1e-3}}),
+    ]
+
+
+def claims():
+    return [
+        Claim("given", "Nothing trained", at_most(nll("yarn", 1) - nll("llama", 1), 0.1)),
+        Claim("tuned", "Against what is given", at_most(nll("yarn-tuned", 4) - nll("llama", 4), 5.0), gate=None),
+    ]
+'''
+
+
+@pytest.fixture
+def loaded(toy):
+    """The toy's text and scale, and an experiment on a checkpoint of transformers without a tokenizer of its own."""
+    folder = toy.root / "llama"
+    save_pretrained(jax.jit(LLAMA.make)(jax.random.key(0)), LLAMA, folder)
+    scale = toy.configs / "scale" / "small.yaml"  # what a scale says of sizes and lengths is not a checkpoint's
+    more = "config:\n  model: {num_layers: 3}\n  data: {sequence_length: 32, tokenizer: {type: bpe}}\n"
+    scale.write_text(scale.read_text().replace("config:\n", more))
+    data = toy.configs / "data" / "toy.yaml"
+    data.write_text(data.read_text().replace(", sequence_length: 16", ""))
+    (toy.experiments / "toy.py").write_text(EXPERIMENT.replace("FOLDER", repr(str(folder))))
+    return toy
+
+
+def test_what_the_folder_decides(loaded):
+    arms = {arm.name: arm for arm in loaded.plan().arms}
+    llama = arms["llama"].training
+    assert (llama.model.num_layers, llama.data.sequence_length, llama.train.steps) == (1, 16, 0)
+    assert llama.start.folder == str(loaded.root / "llama")
+    assert [arm.given for arm in arms.values()] == [True, True, False, False]
+    assert arms["yarn"].training == llama
+    tuned = arms["yarn-tuned"]
+    assert (tuned.training.train.steps, tuned.training.data.sequence_length, tuned.length) == (2, 64, 16)
+    assert tuned.model.train_length == 16
+    assert (arms["on"].training.train.steps, arms["on"].training.start) == (4, llama.start)
+
+
+def test_given_weights_are_measured_once(loaded):
+    plan = loaded.plan(seeds=3)
+    names = [(run.variant, run.seed) for run in plan.runs if run.kind == "model"]
+    assert names.count(("llama", 0)) == 1
+    assert ("llama", 1) not in names
+    assert [seed for name, seed in names if name == "yarn-tuned"] == [0, 1, 2]
+    assert {run.after for run in plan.runs if run.variant == "yarn-tuned"} == {
+        next(run.name for run in plan.runs if run.variant == "llama")
+    }
+    trials = grid_plan(plan, Tuning())
+    assert {run.variant.split("-")[1] for run in trials.runs} == {"on"}
+
+
+def test_it_runs_and_is_reported(loaded, capsys):
+    arguments = ["--exp", "toy", "--scale", "small", "--runs-dir", str(loaded.runs), "--seeds", "3"]
+    code = cli.main([*arguments, "--workers", "1"], loaded.experiments, loaded.configs)
+    assert code == 0, capsys.readouterr().err
+    plan = loaded.plan(seeds=3)
+    results = results_of(plan)
+    context = 64
+    assert list(results.values("llama", "fixed_target_nll", context)) == [0]
+    assert results.values("yarn", "fixed_target_nll", context) != results.values("llama", "fixed_target_nll", context)
+    assert all(map(math.isfinite, results.values("yarn-tuned", "fixed_target_nll", context).values()))
+    per_seed, _ = (nll("yarn-tuned", 4) - nll("llama", 4)).per_seed(results)
+    assert list(per_seed) == [0, 1, 2]
+    report = make_report(plan, "x")
+    given, tuned = report.verdicts
+    assert (given.verdict, given.seeds) == ("not resolved", 1)
+    assert "all weights are given" in given.reason
+    assert (tuned.verdict, tuned.seeds) == ("supported", 3)
+    weights = {line["variant"]: line["weights"] for line in report.runs}
+    assert weights == {
+        "llama": "of llama",
+        "yarn": "of llama",
+        "yarn-tuned": "of llama, trained further",
+        "on": "of llama, trained further",
+    }
+    assert not list(loaded.runs.glob("toy/llama-*/checkpoints"))
+
+
+def test_a_run_may_be_the_folder_too(loaded):
+    plan = loaded.plan()
+    run = next(run for run in plan.runs if run.variant == "on")
+    path = run.folder.path
+    path.mkdir(parents=True)
+    request = {"kind": "model", "config": run.config, "evaluations": []}
+    (path / "request.json").write_text(json.dumps(request))
+    execute(path)
+    text = EXPERIMENT.replace("FOLDER", repr(os.fspath(path))).replace('"include": "data/toy.yaml"', "")
+    (loaded.experiments / "toy.py").write_text(text)
+    arms = {arm.name: arm for arm in loaded.plan().arms}
+    llama = arms["llama"].training
+    old = read_config(path)
+    assert (llama.model, llama.data, llama.start.hash) == (old.model, old.data, old.hash)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"include"', '"model": {"width": 8}, "include"', "base.. has `from` and `model`"),
+        (', "include": "data/toy.yaml"', "", "llama: has no tokenizer.json"),
+        ("def claims", 'def match():\n    return "flops"\n\n\ndef claims', "flops cannot be matched where base"),
+    ],
+)
+def test_what_cannot_be(loaded, before, after, message):
+    file = loaded.experiments / "toy.py"
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(ConfigError, match=message):
+        loaded.plan()
+
+
+def test_a_folder_without_a_model(loaded):
+    (loaded.root / "llama" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="llama: is no run folder"):
+        loaded.plan()
+    assert load_experiment("toy", loaded.experiments).folder == loaded.root / "llama"
