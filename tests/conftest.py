@@ -29,6 +29,19 @@ jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_
 ROOT = Path(__file__).resolve().parent.parent
 
 
+MOST_MAPS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs stay in memory, in pieces, and a process may have 65,530 pieces (vm.max_map_count): what is
+    compiled beyond them crashes. So a file that leaves many behind leaves none."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def recipe():
     """`recipe(heading)`: the Python that CONTRIBUTING.md shows under a heading that begins so."""

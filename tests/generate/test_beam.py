@@ -14,15 +14,18 @@ from tests.generate.conftest import V
 PROMPT = [3, 1, 4]
 
 
-def log_probability(model, prompt, tokens):
-    row = np.array([[*prompt, *tokens]], np.int32)
-    log_p = np.asarray(jax.nn.log_softmax(model(row).logits[0]))
-    return sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(tokens))
+def log_probability(model, prompt, *continuations):
+    """Of every continuation, all of one length."""
+    rows = np.array([[*prompt, *tokens] for tokens in continuations], np.int32)
+    log_p = np.asarray(jax.nn.log_softmax(jax.jit(lambda rows: model(rows).logits)(rows)))
+    steps = log_p[:, len(prompt) - 1 : -1]
+    return np.take_along_axis(steps, np.array(continuations)[:, :, None], axis=2).sum(axis=(1, 2))
 
 
 def test_enough_beams_find_the_best_of_all(make):
     model, length = make(), 2
-    scores = {pair: log_probability(model, PROMPT, pair) for pair in itertools.product(range(V), repeat=length)}
+    pairs = list(itertools.product(range(V), repeat=length))
+    scores = dict(zip(pairs, log_probability(model, PROMPT, *pairs), strict=True))
     best = sorted(scores, key=lambda pair: -scores[pair])[:3]
     (found,) = beam_search(model, [PROMPT], length, BeamSearch(beams=V, length_penalty=0.0))
     assert [tuple(one.tokens) for one in found[:3]] == best
