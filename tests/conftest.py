@@ -79,3 +79,31 @@ class Copy:
 def copy_of_the_package(tmp_path_factory):
     """`copy_of_the_package(file, source, tests, *more)`: a `Copy` with `source` in `file`."""
     return lambda *arguments: Copy(tmp_path_factory.mktemp("copy"), *arguments)
+
+
+@pytest.fixture(scope="session")
+def sentence_run(tmp_path_factory):
+    """The folder of a run that has learned one sentence by heart."""
+    from jaxgpt.config import decode, encode, merge
+    from jaxgpt.train.loop import train
+    from jaxgpt.train.run import RunConfig
+
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "text").mkdir()
+    for name in ("a", "b", "c"):
+        (folder / "text" / f"{name}.txt").write_text("one two three four five six. " * 200)
+    changes = {
+        "model": {"num_layers": 1, "num_heads": 2, "width": 32, "position": {"type": "alibi"}, "init_std": 0.1},
+        "data": {
+            "corpus": {"type": "text", "path": str(folder / "text")},
+            "tokenizer": {"type": "byte"},
+            "sequence_length": 32,
+        },
+        "train": {"steps": 120, "batch_size": 8, "learning_rate": 1e-2, "tensorboard": False},
+    }
+    raw = encode(RunConfig())
+    raw["model"].update(vocab_size=None, train_length=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGPT_CACHE", str(folder / "cache"))
+        train(decode(RunConfig, merge(raw, changes)), folder / "run")
+    return folder / "run"

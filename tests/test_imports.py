@@ -14,6 +14,7 @@ ORDER = (
     ("experiments",),
     ("jaxgpt",),  # the package's face, jaxgpt/__init__.py
     ("experiment",),
+    ("harness",),
     ("generate",),
     ("launch", "train", "evaluate"),
     ("convert",),

@@ -38,6 +38,7 @@ class Output:
 class Model(nnx.Module):
     """A language model: a pure function of its parameters and arguments."""
 
+    config: Any  # of its own class of ModelConfig
     max_length: int | None = None  # the longest context its positional encoding has values for
 
     def __call__(

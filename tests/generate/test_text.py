@@ -2,51 +2,24 @@
 
 import pytest
 
-from jaxgpt.config import decode, encode, merge
 from jaxgpt.data.tokenizers.byte import ByteTokenizer
 from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.generate.__main__ import main
 from jaxgpt.generate.filters import Sampling
 from jaxgpt.generate.text import Source, _sure, load, write
-from jaxgpt.train.loop import train
-from jaxgpt.train.run import RunConfig
 
 GREEDY = Sampling(temperature=0)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run that has learned one sentence by heart."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "text").mkdir()
-    for name in ("a", "b", "c"):
-        (folder / "text" / f"{name}.txt").write_text("one two three four five six. " * 200)
-    changes = {
-        "model": {"num_layers": 1, "num_heads": 2, "width": 32, "position": {"type": "alibi"}, "init_std": 0.1},
-        "data": {
-            "corpus": {"type": "text", "path": str(folder / "text")},
-            "tokenizer": {"type": "byte"},
-            "sequence_length": 32,
-        },
-        "train": {"steps": 120, "batch_size": 8, "learning_rate": 1e-2, "tensorboard": False},
-    }
-    raw = encode(RunConfig())
-    raw["model"].update(vocab_size=None, train_length=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXGPT_CACHE", str(folder / "cache"))
-        train(decode(RunConfig, merge(raw, changes)), folder / "run")
-    return folder / "run"
-
-
-def test_a_run_goes_on_with_what_it_learned(run):
-    source = load(run)
+def test_a_run_goes_on_with_what_it_learned(sentence_run):
+    source = load(sentence_run)
     text = "".join(write(source, "one two", 40, GREEDY))
     assert text.startswith(" three four five six. one two thr")
     assert source.start == source.stop == (0,)
 
 
-def test_it_stops_before_a_text(run):
-    parts = list(write(load(run), "one", 60, GREEDY, stop=["five", "xyz"], chunk=3))
+def test_it_stops_before_a_text(sentence_run):
+    parts = list(write(load(sentence_run), "one", 60, GREEDY, stop=["five", "xyz"], chunk=3))
     assert "".join(parts) == " two three four "
     assert len(parts) > 1
 
@@ -59,13 +32,13 @@ def test_what_may_be_the_beginning_of_a_stop_text_waits():
         next(write(Source(None, ByteTokenizer(()), (), ()), "a", 1, GREEDY, stop=[""]))
 
 
-def test_the_command_line(run, capsys):
-    assert main([str(run), "--prompt", "one two", "--max-new-tokens", "20", "--temperature", "0"]) == 0
+def test_the_command_line(sentence_run, capsys):
+    assert main([str(sentence_run), "--prompt", "one two", "--max-new-tokens", "20", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == "one two three four five six\n"
-    assert main([str(run), "--prompt", "one two", "--max-new-tokens", "14", "--beams", "2"]) == 0
+    assert main([str(sentence_run), "--prompt", "one two", "--max-new-tokens", "14", "--beams", "2"]) == 0
     assert "one two three four fi" in capsys.readouterr().out
-    options = ["--draft", str(run), "--temperature", "0", "--max-new-tokens", "12"]
-    assert main([str(run), "--prompt", "one two", *options]) == 0
+    options = ["--draft", str(sentence_run), "--temperature", "0", "--max-new-tokens", "12"]
+    assert main([str(sentence_run), "--prompt", "one two", *options]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("one two three four")
     assert "proposals accepted" in told.err
@@ -81,8 +54,8 @@ def test_the_command_line(run, capsys):
         (["--max-new-tokens", "0"], 2, "error: max_new_tokens: 0 must be at least 1"),
     ],
 )
-def test_mistakes_on_the_command_line(run, capsys, options, code, message):
-    assert main([str(run), *options]) == code
+def test_mistakes_on_the_command_line(sentence_run, capsys, options, code, message):
+    assert main([str(sentence_run), *options]) == code
     assert message in capsys.readouterr().err
 
 

@@ -1,0 +1,1 @@
+"""Scores on the tasks of lm-evaluation-harness (extra `harness`): `python -m jaxgpt.harness FOLDER --tasks NAME`."""

@@ -1,0 +1,100 @@
+"""`python -m jaxgpt.harness FOLDER --tasks NAME ...`: what a model scores on tasks of lm-evaluation-harness.
+
+FOLDER is a run (`runs/.../<name>`), or a checkpoint of transformers with its tokenizer (extra `hf`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxgpt.errors import ConfigError, Interrupted, UserError, nearest
+from jaxgpt.files import write_json
+from jaxgpt.models.base import Model
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m jaxgpt.harness", description="Score a model on tasks.")
+    made.add_argument("folder", type=Path, help="a run, or a checkpoint of transformers")
+    made.add_argument("--tasks", nargs="+", required=True, metavar="NAME", help="tasks or groups of tasks")
+    made.add_argument("--tasks-dir", type=Path, metavar="DIR", help="a folder with tasks of your own (YAML)")
+    made.add_argument(
+        "--fewshot", type=int, metavar="N", help="examples shown before the question (default: the task's)"
+    )
+    made.add_argument("--limit", type=int, metavar="N", help="only the first N examples of each task")
+    made.add_argument("--max-length", type=int, metavar="N", help="tokens read at once (default: those of training)")
+    made.add_argument("--batch-size", type=int, default=8, metavar="N")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--output", type=Path, metavar="FILE", help="also write the results as JSON")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.batch_size < 1 or (options.max_length is not None and options.max_length < 2):
+        raise ConfigError("--batch-size must be at least 1, and --max-length at least 2")
+    try:
+        import lm_eval  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError("tasks need the extra harness: pip install 'jaxgpt[harness]'") from None
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
+
+    from jaxgpt.generate.text import load
+    from jaxgpt.harness.adapter import HarnessModel
+
+    manager = TaskManager(include_path=None if options.tasks_dir is None else str(options.tasks_dir))
+    for name in options.tasks:
+        if not manager.match_tasks([name]):
+            raise ConfigError(f"--tasks: none is called {name!r}{nearest(name, manager.all_tasks)}")
+    source = load(options.folder)
+    length = _length(source.model, options.max_length)
+    model = HarnessModel(source, length, options.batch_size, options.seed)
+    evaluate: Any = lm_eval.simple_evaluate
+    found = evaluate(
+        model=model,
+        tasks=options.tasks,
+        num_fewshot=options.fewshot,
+        limit=options.limit,
+        task_manager=manager,
+        random_seed=options.seed,
+        numpy_random_seed=options.seed,
+        fewshot_random_seed=options.seed,
+    )
+    print(make_table(found))
+    if options.output is not None:
+        write_json(options.output, _plain({name: found[name] for name in ("results", "versions", "n-samples")}))
+
+
+def _length(model: Model, asked: int | None) -> int:
+    """How many tokens the model reads at once."""
+    length = asked or model.config.train_length
+    if length is None:
+        raise ConfigError("--max-length: give one, for this model does not say how long its sequences were")
+    if model.max_length is not None and length > model.max_length:
+        raise ConfigError(f"--max-length {length}: this model has positions for {model.max_length} tokens only")
+    return length
+
+
+def _plain(found: Any) -> Any:
+    """What JSON can hold."""
+    return json.loads(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
