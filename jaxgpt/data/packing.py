@@ -6,6 +6,7 @@ Shapes: B rows asked for, T sequence length, N tokens of the split.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -81,6 +82,27 @@ class Documents:
                 batch["segment"][row, here] = segment
                 column += size
         batch["weights"] = (batch["segment"] > 0).astype(np.float32)
+        return batch
+
+
+class Chained:
+    """The rows of several, numbered one after the other."""
+
+    def __init__(self, parts: Sequence[Rows]):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __call__(self, numbers_B: np.ndarray) -> Batch:
+        numbers_B = np.asarray(numbers_B, np.int64)
+        part_B = np.searchsorted(self._starts, numbers_B, side="right") - 1
+        batch: Batch = {}
+        for part in np.unique(part_B):
+            here = part_B == part
+            for name, found in self._parts[part](numbers_B[here] - self._starts[part]).items():
+                batch.setdefault(name, np.empty((len(numbers_B), *found.shape[1:]), found.dtype))[here] = found
         return batch
 
 

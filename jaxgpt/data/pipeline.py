@@ -6,13 +6,14 @@ float32 [B, T]. `segment` numbers the documents of a row (0 is padding); the los
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxgpt.data.packing import Batch, make_rows
+from jaxgpt.data.packing import Batch, Chained, make_rows
 from jaxgpt.data.tokens import TokenSplit
 from jaxgpt.errors import CheckpointError, DataError
 
@@ -32,8 +33,12 @@ def batches(
     seed: int,
     packing: str = "windows",
     epochs: int | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> grain.DatasetIterator:
     """Batches in an order drawn anew from `seed` in every epoch; endless where `epochs` is None.
+
+    With `weights` of the split's groups every stretch of rows has them in this proportion, each group with epochs of
+    its own.
 
     The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set to
     it goes on with the very same batches. A state counts batches: keep `pipeline_identity` beside it. Rows that do
@@ -43,11 +48,21 @@ def batches(
     """
     import grain  # here, for it imports jax, which takes a second
 
-    rows = make_rows(split, sequence_length, packing)
-    _require_rows(len(rows), batch_size, split, sequence_length, packing)
+    parts = [(split, f"batches {seed}")]
+    if weights:
+        parts = [(split.group(name), f"batches {seed} of {name}") for name in weights]
+    every = [make_rows(part, sequence_length, packing) for part, _ in parts]
+    least = 1 if weights else batch_size
+    for rows, (part, _) in zip(every, parts, strict=True):
+        _require_rows(len(rows), least, part, sequence_length, packing)
+    ends = np.cumsum([0, *map(len, every)]).tolist()
     # Grain shuffles epoch e with seed + e: seeds one apart would share their epochs, were they not spread first.
-    spread = zlib.crc32(f"batches {seed}".encode())
-    order = grain.MapDataset.range(len(rows)).shuffle(seed=spread).repeat(epochs)
+    orders = [
+        grain.MapDataset.range(first, end).shuffle(seed=zlib.crc32(words.encode())).repeat(epochs)
+        for (first, end), (_, words) in zip(itertools.pairwise(ends), parts, strict=True)
+    ]
+    order = grain.MapDataset.mix(orders, weights=[*weights.values()]) if weights else orders[0]
+    rows = Chained(every) if weights else every[0]
     dataset = order.batch(batch_size, drop_remainder=True)
     # Numbers are shuffled and batched, then a whole batch is cut from the file at once. One thread is the fastest, for
     # there is nothing to wait for.

@@ -22,7 +22,8 @@ class TokenSplit:
     name: str  # train or validation
     tokens: np.ndarray  # [tokens] uint16 or uint32, memory-mapped and read only
     offsets: np.ndarray  # int64 [documents + 1]: document i is tokens[offsets[i]:offsets[i + 1]]
-    names: tuple[str, ...]  # of the documents
+    names: Sequence[str]  # of the documents
+    groups: tuple[tuple[str, int], ...] = ()  # name and first document of each corpus, where there are several
 
     @property
     def num_tokens(self) -> int:
@@ -38,6 +39,15 @@ class TokenSplit:
         """int64 [documents]: tokens of each document, separator included."""
         return np.diff(self.offsets)
 
+    def group(self, name: str) -> TokenSplit:
+        """The documents of one corpus of several."""
+        firsts = [first for _, first in self.groups] + [self.num_documents]
+        at = [group for group, _ in self.groups].index(name)
+        first, end = firsts[at], firsts[at + 1]
+        begin, stop = int(self.offsets[first]), int(self.offsets[end])
+        offsets = self.offsets[first : end + 1] - begin
+        return TokenSplit(f"{self.name} part {name}", self.tokens[begin:stop], offsets, self.names[first:end])
+
     def document(self, number: int) -> np.ndarray:
         """The tokens of one document, separator first; a view, not a copy. Raises IndexError beyond the last one."""
         if not 0 <= number < self.num_documents:
@@ -50,18 +60,21 @@ def write_split(directory: Path, name: str, documents: Iterable[Document], token
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
     separator = np.array([tokenizer.separator], dtype).tobytes()
     content = hashlib.sha256(dtype.str.encode())
-    names, offsets = [], [0]
+    names, offsets, groups = [], [0], []
     with (directory / f"{name}.tokens").open("wb") as file:
         for document in documents:
             raw = separator + tokenizer.encode(document.text).astype(dtype).tobytes()
             file.write(raw)
             content.update(raw)
+            if document.group and (not groups or groups[-1][0] != document.group):
+                groups.append([document.group, len(names)])
             names.append(document.name)
             offsets.append(offsets[-1] + len(raw) // dtype.itemsize)
     ends = np.array(offsets, "<i8").tobytes()
     content.update(ends)
     (directory / f"{name}.offsets").write_bytes(ends)
-    (directory / f"{name}.json").write_text(json.dumps({"dtype": dtype.str, "names": names}), encoding="ascii")
+    about = {"dtype": dtype.str, "names": names, **({"groups": groups} if groups else {})}
+    (directory / f"{name}.json").write_text(json.dumps(about), encoding="ascii")
     return content.hexdigest()
 
 
@@ -70,7 +83,8 @@ def read_split(directory: Path, name: str) -> TokenSplit:
     about = json.loads((directory / f"{name}.json").read_bytes())
     tokens = np.memmap(directory / f"{name}.tokens", np.dtype(about["dtype"]), mode="r")
     offsets = np.fromfile(directory / f"{name}.offsets", "<i8")
-    return TokenSplit(name, tokens, offsets, tuple(about["names"]))
+    groups = tuple((group, first) for group, first in about.get("groups", ()))
+    return TokenSplit(name, tokens, offsets, tuple(about["names"]), groups)
 
 
 def split_of(documents: Sequence[np.ndarray], name: str = "validation") -> TokenSplit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -46,6 +47,42 @@ def test_resumes_with_the_very_same_batches(split, packing, stop):
     resumed.set_state(state)
     for batch in expected:
         assert_equal(batch, next(resumed))
+
+
+@pytest.fixture
+def mixed(split):
+    """Two corpora in one split: documents 0 to 5, and 6 and 7."""
+    return dataclasses.replace(split, groups=(("one", 0), ("two", 6)))
+
+
+@PACKINGS
+def test_a_mixture_has_rows_by_weight_and_resumes(mixed, packing):
+    first_of_two = int(mixed.offsets[6])
+
+    def draw(iterator, count):
+        return [next(iterator) for _ in range(count)]
+
+    how = {"packing": packing, "batch_size": 5, "weights": {"one": 0.2, "two": 0.8}}
+    iterator = iterate(mixed, **how)
+    found = draw(iterator, 40)
+    from_two = np.concatenate([batch["inputs"][:, 0] >= first_of_two for batch in found])
+    assert from_two.mean() == pytest.approx(0.8, abs=0.01)
+    assert abs(from_two[:50].mean() - 0.8) <= 0.02, "in every stretch, not only in the end"
+    row = next(batch["inputs"][0] for batch in found if batch["inputs"][0, 0] < first_of_two)
+    assert row.max() < first_of_two, "a row is of one corpus"
+    state = json.loads(json.dumps(iterator.get_state()))
+    expected = draw(iterator, 10)
+    resumed = iterate(mixed, **how)
+    resumed.set_state(state)
+    for batch in expected:
+        assert_equal(batch, next(resumed))
+    other = draw(iterate(mixed, **how, seed=6), 3)
+    assert any((a["inputs"] != b["inputs"]).any() for a, b in zip(other, found, strict=False))
+
+
+def test_a_corpus_of_a_mixture_that_fills_no_row_is_named(mixed):
+    with pytest.raises(DataError, match="train part two has 83 tokens, needs 129"):
+        iterate(mixed, sequence_length=128, weights={"one": 0.5, "two": 0.5})
 
 
 @PACKINGS

@@ -54,7 +54,9 @@ def text() -> Callable[..., TextDataset]:
 
     def make(split: TokenSplit, byte_lengths: np.ndarray | None = None) -> TextDataset:
         tokenizer = Bytes(np.ones(100_000, np.int64) if byte_lengths is None else byte_lengths)
-        return TextDataset(tokenizer, "", 16, "windows", train=split, validation=split, corpus_fingerprint="")
+        return TextDataset(
+            tokenizer, "", 16, "windows", train=split, validation=split, corpus_fingerprint="", weights={}
+        )
 
     return make
 

@@ -22,6 +22,7 @@ class Document:
     name: str
     text: str
     part: Literal["train", "validation"] | None = None
+    group: str = ""  # which corpus of several it is from
 
 
 def file_digest(path: Path) -> str:
@@ -52,6 +53,10 @@ class CorpusConfig:
     def documents(self) -> Iterator[Document]:
         """Every document, always in the same order; none is empty. Raises DataError naming file and line."""
         raise TypeError(f"{type(self).__qualname__} must define documents()")
+
+    def weights(self) -> dict[str, float]:
+        """Group of documents -> its share of the training rows; empty where documents count by their size."""
+        return {}
 
     def fingerprint(self, digest: Digest = file_digest) -> str:
         """Hexadecimal digest of all that `documents` gives. Called at every start: files are read by `digest` alone."""

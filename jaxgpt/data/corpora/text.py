@@ -1,15 +1,16 @@
-"""A user's own files: plain text, Markdown and JSON lines, each possibly gzipped."""
+"""A user's own files: plain text, Markdown and JSON lines, each possibly gzipped, and Parquet."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
+import importlib
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
 from jaxgpt.errors import DataError
@@ -17,21 +18,23 @@ from jaxgpt.registry import register
 
 _PLAIN = (".txt", ".md", ".raw", ".tokens")  # the latter two: WikiText
 _LINES = ".jsonl"
-_READABLE = (*_PLAIN, _LINES)
+_TABLE = ".parquet"
+_READABLE = (*_PLAIN, _LINES, _TABLE)
+_ROWS = 256  # of a table, decoded at a time
 
 
 @register("text")
 @dataclasses.dataclass(frozen=True)
 class TextConfig(CorpusConfig):
     """Your own files or folders: .txt, .md, .raw and .tokens (one document per file), .jsonl (one per line), each also
-    as .gz.
+    as .gz; .parquet (one per row, extra `hf`).
 
     Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is, without a byte order
     mark. Texts that are empty or only white space are passed over.
     """
 
     path: str | tuple[str, ...]  # a file or folder, or a list of them; relative to where the command runs
-    text_field: str = "text"  # the key of a .jsonl line that holds its text
+    text_field: str = "text"  # the key of a .jsonl line, or the column of a table, that holds the text
     document_characters: int | None = None  # cut longer texts, at ends of lines, into documents of about this many
     document_start: str | None = None  # a regular expression: a line that it matches begins a document of its own
     validation_path: str | tuple[str, ...] | None = None  # where a corpus has a validation set of its own, its files
@@ -87,8 +90,7 @@ class TextConfig(CorpusConfig):
     def _of(self, field: str, part: Literal["train", "validation"] | None) -> Iterator[Document]:
         empty = True
         for name, path in self._files(field):
-            texts = self._lines(path) if _kind(path) == _LINES else [("", _decoded(_bytes(path), path))]
-            for suffix, text in texts:
+            for suffix, text in self._texts(path):
                 for whole, document in self._split(f"{part}/" * (part is not None) + name + suffix, text):
                     for number, piece in self._cut(whole, document):
                         empty = False
@@ -96,6 +98,38 @@ class TextConfig(CorpusConfig):
         if empty:
             given = ", ".join(_listed(getattr(self, field)))
             raise DataError(f"data.corpus.{field}: {given} holds no text (only empty files or lines)")
+
+    def _texts(self, path: Path) -> Iterable[tuple[str, str]]:
+        """What follows the file's name in a document's, and the document, for every one of a file."""
+        kind = _kind(path)
+        if kind == _LINES:
+            return self._lines(path)
+        if kind == _TABLE:
+            return self._rows(path)
+        return [("", _decoded(_bytes(path), path))]
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, str]]:
+        """(`:row`, text) of every row of a .parquet file, a few at a time."""
+        parquet = _parquet()
+        try:
+            with parquet.ParquetFile(path) as table:
+                names = table.schema_arrow.names
+                if self.text_field not in names:
+                    has = ", ".join(map(repr, names))
+                    raise DataError(f"{path}: no column {self.text_field!r} (it has {has}); set data.corpus.text_field")
+                number = 0
+                for batch in table.iter_batches(_ROWS, columns=[self.text_field]):
+                    for text in batch.column(0).to_pylist():
+                        number += 1
+                        if text is not None and not isinstance(text, str):
+                            raise DataError(
+                                f"{path}, row {number}: {self.text_field!r} is {type(text).__name__}, no text"
+                            )
+                        yield f":{number}", text or ""
+        except DataError:
+            raise
+        except Exception as error:  # its library's own, of many types
+            raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
 
     def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
         """(`:line`, text) of every line of a .jsonl file that is not blank."""
@@ -151,6 +185,14 @@ class TextConfig(CorpusConfig):
             for name, path in self._files(field):
                 parts += [name, digest(path)]
         return digest_of(parts)
+
+
+def _parquet() -> Any:
+    """The library that reads tables."""
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError("data.corpus: .parquet files need the extra hf: pip install 'jaxgpt[hf]'") from None
 
 
 def _listed(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -86,14 +87,17 @@ class TextDataConfig(DataConfig):
         )
         digests.save()
         about = json.loads((entry / "dataset.json").read_bytes())
+        weights = self.corpus.weights()
+        fingerprint = about["fingerprint"]
         return TextDataset(
             tokenizer=load_tokenizer(entry / "tokenizer"),
-            fingerprint=about["fingerprint"],
+            fingerprint=content_hash([fingerprint, weights], 16) if weights else fingerprint,
             sequence_length=self.sequence_length,
             packing=self.packing,
             train=read_split(entry, "train"),
             validation=read_split(entry, "validation"),
             corpus_fingerprint=corpus_fingerprint,
+            weights=weights,
         )
 
 
@@ -104,10 +108,11 @@ class TextDataset(Dataset):
     train: TokenSplit
     validation: TokenSplit
     corpus_fingerprint: str  # of the text alone
+    weights: Mapping[str, float]  # of a mixture's corpora, by name; else empty
 
     def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
         shape = {"batch_size": batch_size, "sequence_length": self.sequence_length}
-        return batches(self.train, **shape, seed=seed, packing=self.packing)
+        return batches(self.train, **shape, seed=seed, packing=self.packing, weights=self.weights)
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         """Windows spread over the validation text, however training rows are packed."""
@@ -129,20 +134,33 @@ def split_documents(names: Sequence[str], validation_fraction: float, seed: int)
     return [number in chosen for number in range(len(names))]
 
 
-def _held_out(config: TextDataConfig, documents: Sequence[tuple[str, str | None]]) -> list[bool | None]:
-    """For each document, given as name and part, whether it is for validation; None: for neither."""
-    names = [name for name, _ in documents]
-    if documents[0][1] is None:
+def _held_out(config: TextDataConfig, documents: Sequence[Document]) -> list[bool | None]:
+    """For each document, its text aside, whether it is for validation; None: for neither. Corpora of a mixture are
+    split one by one."""
+    groups = [list(group) for _, group in itertools.groupby(documents, key=lambda document: document.group)]
+    return [held for group in groups for held in _held_out_of(config, group)]
+
+
+def _held_out_of(config: TextDataConfig, documents: Sequence[Document]) -> list[bool | None]:
+    """The same of one corpus."""
+    of = f" {documents[0].group}" if documents and documents[0].group else ""
+    if len(documents) < 2:
+        raise DataError(
+            f"data.corpus{of}: {len(documents)} document(s), but one for training and one for validation are needed; "
+            f"{config.corpus.more_documents}"
+        )
+    names = [document.name for document in documents]
+    if documents[0].part is None:
         held_out = split_documents(names, config.validation_fraction, config.split_seed)
     else:  # the corpus has a split of its own
-        held_out = [part == "validation" for _, part in documents]
+        held_out = [document.part == "validation" for document in documents]
     if not config.tuning_fraction:
         return [*held_out]
     rest = [name for name, held in zip(names, held_out, strict=True) if not held]
     if len(rest) < 2:
         raise DataError(
-            f"data.corpus: {len(rest)} document(s) are left to tune on, but one for training and one for scoring are "
-            f"needed; {config.corpus.more_documents}"
+            f"data.corpus{of}: {len(rest)} document(s) are left to tune on, but one for training and one for scoring "
+            f"are needed; {config.corpus.more_documents}"
         )
     chosen = iter(split_documents(rest, config.tuning_fraction, config.split_seed))
     return [None if held else next(chosen) for held in held_out]
@@ -151,10 +169,10 @@ def _held_out(config: TextDataConfig, documents: Sequence[tuple[str, str | None]
 def _build(config: TextDataConfig, corpus_fingerprint: str, folder: Path) -> None:
     """Prepare from nothing. The text is read three times, a document at a time, rather than held in memory."""
     corpus = config.corpus
-    documents = [(document.name, document.part) for document in corpus.documents()]
-    if len(documents) < 2:
+    documents = [dataclasses.replace(document, text="") for document in corpus.documents()]
+    if not documents:
         raise DataError(
-            f"data.corpus: {len(documents)} document(s), but one for training and one for validation are needed; "
+            "data.corpus: 0 document(s), but one for training and one for validation are needed; "
             f"{corpus.more_documents}"
         )
     held_out = _held_out(config, documents)

@@ -19,6 +19,8 @@ def corpus(request, folder):
     fields = {field.name for field in dataclasses.fields(registry.kinds(CorpusConfig)[request.param])}
     if "path" in fields:  # corpora of a user's own files
         raw["path"] = str(folder)
+    if "parts" in fields:  # corpora of others
+        raw["parts"] = {name: {"corpus": {"type": "text", "path": str(folder)}} for name in ("one", "two")}
     return decode(CorpusConfig, raw, "data.corpus")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 
 import pytest
 
@@ -172,3 +173,31 @@ def test_a_config_that_makes_no_sense_is_refused(fields, message):
 def test_path_is_a_text_or_a_list():
     assert decode(CorpusConfig, {"type": "text", "path": "a.txt"}) == TextConfig(path="a.txt")
     assert decode(CorpusConfig, {"type": "text", "path": ["a", "b"]}) == TextConfig(path=("a", "b"))
+
+
+@pytest.mark.torch  # the extra hf
+def test_tables_give_a_document_per_row(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = [f"document {number}\n" for number in range(600)] + [None, ""]
+    table = pyarrow.table({"id": list(range(602)), "content": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
+    config = TextConfig(str(tmp_path), text_field="content")
+    found = list(config.documents())
+    assert (len(found), found[0].name, found[599].name) == (600, "a.parquet:1", "a.parquet:600")
+    assert found[599].text == "document 599\n"
+    with pytest.raises(DataError, match=r"a.parquet: no column 'text' \(it has 'id', 'content'\)"):
+        list(TextConfig(str(tmp_path)).documents())
+    with pytest.raises(DataError, match="row 1: 'id' is int, no text"):
+        list(TextConfig(str(tmp_path), text_field="id").documents())
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match=r"a.parquet: cannot be read as Parquet"):
+        list(config.documents())
+
+
+def test_tables_need_their_library(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match=r"need the extra hf"):
+        list(TextConfig(str(tmp_path)).documents())
