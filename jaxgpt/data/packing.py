@@ -30,7 +30,7 @@ class Windows:
     """Row i is tokens i*T to (i+1)*T, across the ends of documents; every token is predicted from the one before it."""
 
     def __init__(self, split: TokenSplit, sequence_length: int):
-        self._tokens = np.asarray(split.tokens)  # the plain array over the mapped file indexes faster
+        self._tokens = split.tokens
         self._reach = np.arange(sequence_length + 1)
         self._length = sequence_length
 
@@ -59,7 +59,7 @@ class Documents:
     """
 
     def __init__(self, split: TokenSplit, sequence_length: int):
-        self._tokens = np.asarray(split.tokens)
+        self._tokens = split.tokens
         self._length = sequence_length
         starts, sizes = _pieces(split.offsets, sequence_length)
         order, self._ends = _best_fit(sizes, sequence_length)

@@ -13,6 +13,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxgpt.data.shards import Tokens
 from jaxgpt.errors import DataError
 from jaxgpt.evaluate.spans import spread
 
@@ -38,7 +39,7 @@ class NgramConfig:
         if self.order < 1 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError("order and max_tokens must be at least 1")
 
-    def fit(self, tokens: np.ndarray, vocab_size: int) -> Ngram:
+    def fit(self, tokens: Tokens, vocab_size: int) -> Ngram:
         """Count the n-grams of a token stream `[N]`. DataError if it is too short or an id is out of `vocab_size`."""
         if self.max_tokens is not None and self.max_tokens < len(tokens):
             stretch = min(STRETCH, self.max_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxgpt.data.shards import Tokens
 from jaxgpt.errors import ConfigError, DataError
 
 
@@ -49,7 +50,7 @@ def spread(num_tokens: int, at_most: int, length: int, purpose: str) -> np.ndarr
     return np.arange(count) * (usable - length) // max(count - 1, 1)
 
 
-def windows(tokens: np.ndarray, stops: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
+def windows(tokens: Tokens, stops: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `context` inputs and their targets, int32 `[R, context]` each; the last target is `tokens[stop - 1]`."""
     rows = np.asarray(tokens[stops[:, None] + np.arange(-context - 1, 0)], dtype=np.int32)
     return rows[:, :-1], rows[:, 1:]

@@ -18,7 +18,7 @@ def test_documents_come_back_with_their_separators(tmp_path):
     tokenizer = ByteConfig().train([])
     write_split(tmp_path, "train", DOCUMENTS, tokenizer)
     split = read_split(tmp_path, "train")
-    assert isinstance(split.tokens, np.memmap)
+    assert isinstance(split.tokens.base, np.memmap)
     assert split.tokens.dtype == np.uint16
     assert (split.name, split.names) == ("train", ("a", "ö", "c"))
     assert (split.num_documents, split.num_tokens) == (3, 4 + 10 + 2)

@@ -12,13 +12,21 @@ from jaxgpt.config import decode, encode
 from jaxgpt.data.corpora.base import CorpusConfig, Document, digest_of, file_digest
 from jaxgpt.errors import DataError
 
+NEEDS_EXTRA = {"huggingface"}  # hf
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.torch] * (kind in NEEDS_EXTRA))
+    for kind in sorted(registry.kinds(CorpusConfig))
+]
 
-@pytest.fixture(params=sorted(registry.kinds(CorpusConfig)))
+
+@pytest.fixture(params=KINDS)
 def corpus(request, folder):
     raw = {"type": request.param}
     fields = {field.name for field in dataclasses.fields(registry.kinds(CorpusConfig)[request.param])}
     if "path" in fields:  # corpora of a user's own files
         raw["path"] = str(folder)
+    if "max_documents" in fields:  # datasets that a library reads
+        raw |= {"name": str(folder), "max_documents": 20}
     if "parts" in fields:  # corpora of others
         raw["parts"] = {name: {"corpus": {"type": "text", "path": str(folder)}} for name in ("one", "two")}
     return decode(CorpusConfig, raw, "data.corpus")

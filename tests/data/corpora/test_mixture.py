@@ -44,7 +44,7 @@ def test_weights_change_the_batches_and_not_the_text(raw):
     raw["parts"]["code"]["weight"] = 1
     assert decode(CorpusConfig, raw, "data.corpus").fingerprint() == before
     second = decode(DataConfig, {**data, "corpus": raw}, "data").prepare()
-    assert first.train.tokens.filename == second.train.tokens.filename
+    assert first.train.tokens.base.filename == second.train.tokens.base.filename
     assert first.fingerprint != second.fingerprint
 
     def share_of_code(dataset):
