@@ -14,7 +14,7 @@ ORDER = (
     ("experiments",),
     ("jaxgpt",),  # the package's face, jaxgpt/__init__.py
     ("experiment",),
-    ("harness",),
+    ("harness", "inspect"),
     ("generate",),
     ("launch", "train", "evaluate"),
     ("convert",),

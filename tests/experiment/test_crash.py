@@ -59,6 +59,12 @@ def workers(runs):
     return found
 
 
+def parent_of(pid):
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None  # it has ended
+
+
 def kill(*pids):
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -100,8 +106,8 @@ def test_results_are_the_same_after_kills_at_different_moments(toy):
     kill(*workers(rough), launcher.pid)
     settle(launcher, rough)
 
-    launcher = start(toy, rough)  # politely
-    wait_for(lambda: bool(workers(rough)), launcher)
+    launcher = start(toy, rough)  # politely, when it has a worker: what the one before was starting may still be ending
+    wait_for(lambda: launcher.pid in map(parent_of, workers(rough)), launcher)
     launcher.send_signal(signal.SIGTERM)
     assert launcher.wait(timeout=90) == 130
     assert workers(rough) == []
