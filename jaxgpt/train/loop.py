@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgpt.data.dataset import Dataset
+from jaxgpt.data.packing import Batch
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
@@ -92,8 +93,9 @@ class _Loop:
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
         self.optimizer = optimizer
         self.init = lambda: init_state(model, optimizer, config.seed)
+        self.layout = None if train.mesh is None else train.mesh.make(jax.devices())
         step = make_train_step(optimizer, seed=config.seed, packed=dataset.packed, accumulation=train.accumulation)
-        self.train_step = jax.jit(step, donate_argnums=0)
+        self.train_step = jax.jit(step, donate_argnums=0, **self._places(of_inputs=True))
         self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
@@ -104,15 +106,31 @@ class _Loop:
     def close(self) -> None:
         self.checkpoints.close()
 
+    def _places(self, of_inputs: bool = False) -> dict[str, Any]:
+        """Where a mesh, if there is one, wants the state (and with it the batch) that `jax.jit` takes and gives."""
+        if self.layout is None:
+            return {}
+        state = self.layout.of(jax.eval_shape(self.init))
+        if not of_inputs:
+            return {"out_shardings": state}
+        return {"in_shardings": (state, self.layout.rows), "out_shardings": (state, None)}
+
+    def _placed(self, state: TrainState) -> TrainState:
+        return state if self.layout is None else jax.device_put(state, self.layout.of(state))
+
+    def _on_devices(self, batch: Batch) -> Batch:
+        return batch if self.layout is None else jax.device_put(batch, self.layout.rows)
+
     def start(self) -> TrainState:
         """The state to go on from: the last checkpoint's, or a new one, with another run's weights if so asked."""
         if self.checkpoints.latest() is None:
-            state = jax.jit(self.init)()
+            state = jax.jit(self.init, **self._places())()
             if self.config.start is None:
                 return state
             model = starting_model(self.config.start, state.model, self.dataset.tokenizer, self.directory)
-            return TrainState(state.step, model, jax.jit(self.optimizer.init)(model))
+            return self._placed(TrainState(state.step, model, jax.jit(self.optimizer.init)(model)))
         state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
+        state = self._placed(state)
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
         if extra["config"] != self.config.hash:
             raise CheckpointError(
@@ -155,7 +173,7 @@ class _Loop:
             return self._read(metrics, step, recorder, progress, rate)
 
         while self.done < train.steps:
-            batch = next(self.iterator)
+            batch = self._on_devices(next(self.iterator))
             state, metrics = self.train_step(state, batch)
             if pending is not None:
                 loss = read(pending, self.done)
@@ -216,7 +234,7 @@ class _Loop:
         wanted = max(self.config.train.validation_tokens // (batch_size * sequence_length), 1)
         total = weight = 0.0
         for batch in self.dataset.validation_batches(batch_size, wanted):
-            total += float(self.validation_sum(model, batch))
+            total += float(self.validation_sum(model, self._on_devices(batch)))
             weight += float(batch["weights"].sum())
         return total / weight
 

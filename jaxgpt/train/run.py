@@ -28,6 +28,7 @@ from jaxgpt.errors import CheckpointError, ConfigError, UserError
 from jaxgpt.files import write_atomic
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.parallel.mesh import MeshConfig
 from jaxgpt.train.optimizer import AdamWConfig, OptimizerConfig
 from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
 from jaxgpt.train.surgery import StartConfig
@@ -46,6 +47,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineConfig()
     gradient_clip: float | None = 1.0  # bound on the gradient's global norm
+    mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise, no more
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
     validation_tokens: int = unhashed(16384)
@@ -65,6 +67,11 @@ class TrainConfig:
             raise ValueError(f"gradient_clip must be positive or null, got {self.gradient_clip}")
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        if self.mesh is not None and (self.batch_size // self.accumulation) % self.mesh.rows:
+            raise ValueError(
+                f"mesh: divides rows among {self.mesh.rows}, and there are {self.batch_size // self.accumulation} at a "
+                "time (batch_size / accumulation)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

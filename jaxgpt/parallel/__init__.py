@@ -1,0 +1,1 @@
+"""One program on many devices: which part of what lies where."""

@@ -1,0 +1,104 @@
+"""A grid of devices, and the one table that says which dimension of a parameter lies along which of its axes.
+
+The program stays that of one device: XLA is told where states and batches lie, divides the work accordingly and adds
+the communication (GSPMD, Xu et al. 2021, arXiv:2105.04663). Results differ by the rounding of sums alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxgpt.errors import ConfigError
+
+PLACES = {
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "hidden": "tensor",
+    "vocab": "tensor",
+    "expert": "expert",
+}
+"""Name of a parameter's dimension -> axis of the mesh. Dimensions of other names are whole on every device."""
+
+ROWS = ("data", "fsdp", "expert")
+"""Axes along which the rows of a batch are divided."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices there are along each axis of the grid.
+
+    data: copies of the model, each with its own rows of a batch.
+    fsdp: rows too, and parameters and optimizer states in parts that are put together where they are needed (Zhao et
+        al. 2023, arXiv:2304.11277).
+    tensor: heads, hidden units and the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053).
+    expert: rows too, and the experts of a mixture. With a `capacity` tokens travel to their experts (Lepikhin et al.
+        2020, arXiv:2006.16668); without one XLA decides whether they or the experts do.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+    expert: int = 1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name}: must be at least 1, got {getattr(self, field.name)}")
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def rows(self) -> int:
+        """By what the rows of a batch must be divisible."""
+        return math.prod(self.shape[axis] for axis in ROWS)
+
+    def make(self, devices: Sequence[Any]) -> Layout:
+        """The layout on these devices. Raises ConfigError where they are not as many as asked for."""
+        wanted = math.prod(self.shape.values())
+        if wanted != len(devices):
+            sizes = " x ".join(f"{size} {axis}" for axis, size in self.shape.items() if size > 1) or "one device"
+            raise ConfigError(
+                f"train.mesh: {sizes} is {wanted} device(s), and there are {len(devices)}; make the product fit"
+            )
+        names, sizes = tuple(self.shape), tuple(self.shape.values())
+        auto = (AxisType.Auto,) * len(names)
+        return Layout(jax.make_mesh(sizes, names, axis_types=auto, devices=list(devices)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where things lie on a mesh."""
+
+    mesh: jax.sharding.Mesh
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Of arrays whose first dimension is the rows of a batch."""
+        return NamedSharding(self.mesh, PartitionSpec(ROWS))
+
+    def of(self, tree: Any) -> Any:
+        """The shardings of a state, real or abstract, as a tree of the same form. Parameters and what an optimizer
+        keeps of them lie as their named dimensions say; a dimension that its axis does not divide stays whole."""
+        return jax.tree.map(self._one, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+    def _one(self, leaf: Any) -> NamedSharding:
+        if not isinstance(leaf, nnx.Variable):
+            return NamedSharding(self.mesh, PartitionSpec())
+        shape = leaf.get_raw_value().shape
+        names = leaf.get_metadata().get("axes", ())
+        names = (None,) * (len(shape) - len(names)) + tuple(names)  # layers that are stacked come first
+        spec: list[str | None] = []
+        for size, name in zip(shape, names, strict=True):
+            axis = PLACES.get(name) if name else None
+            spec.append(axis if axis and axis not in spec and size % self.mesh.shape[axis] == 0 else None)
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
