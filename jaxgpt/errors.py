@@ -50,3 +50,8 @@ def nearest(name: str, existing: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return f"{hint} (there are: {', '.join(names) or 'none'})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says, or its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

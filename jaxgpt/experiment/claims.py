@@ -282,8 +282,11 @@ def _case(claim: Claim, results: Results, minimum_seeds: int, method: Method) ->
     except MissingResult as error:
         return _Case(claim, None, "unknown", str(error), method)
     obstacle = ""
-    if all(variant in results.given for one in claim.test.contrasts for _, (variant, _, _) in one.terms):
-        obstacle = "all weights are given, so that no seeds vary: the interval over documents says how sure it is"
+    fixed = [
+        one.text for one in claim.test.contrasts if all(variant in results.given for _, (variant, _, _) in one.terms)
+    ]
+    if fixed:
+        obstacle = f"{fixed[0]}: all weights are given, and no seeds vary; the interval over documents tells how sure"
     elif found.seeds < minimum_seeds:
         obstacle = f"too few seeds: {found.seeds} of at least {minimum_seeds}"
     elif gate.startswith("failed"):

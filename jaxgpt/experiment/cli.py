@@ -140,6 +140,8 @@ def _work(plan: Plan, tune: bool | None) -> _Work:
     if tuning is None:
         return _Work(plan)
     trials = grid_plan(plan, tuning)
+    if not trials.runs:  # all weights are given
+        return _Work(plan)
     choices = choose(plan, trials, tuning)
     return _Work(with_rates(plan, choices) if choices else plan, trials, choices)
 

@@ -12,6 +12,7 @@ from jaxgpt.data.dataset import DataConfig
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.matching import Match
 from jaxgpt.experiment.spec import Variant
+from jaxgpt.registry import lookup
 from jaxgpt.train.start import base_of
 
 
@@ -23,19 +24,25 @@ class Given:
     layer: Mapping[str, Any]
     start: Mapping[str, Any]
 
-    def below(self, defaults: Mapping[str, Any], data: type[DataConfig], base: Mapping[str, Any]) -> dict[str, Any]:
+    def below(self, defaults: Mapping[str, Any], kind: str, base: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults with what the folder decides, for data of a kind. `base`: what the experiment says on top of it.
 
         Raises ConfigError where nobody names the tokenizer.
         """
-        known = {field.name for field in dataclasses.fields(data)}
+        known = {field.name for field in dataclasses.fields(lookup(DataConfig, kind, "data.type"))}
         layer = {name: value for name, value in self.layer["data"].items() if name in known}
+        layer["type"] = kind
         if "tokenizer" in known - layer.keys() and "tokenizer" not in base.get("data", {}):
             raise ConfigError(
                 f"{self.folder}: has no tokenizer.json, and its model knows one tokenizer only; put the file there, or "
                 "name the tokenizer as data.tokenizer of base()"
             )
         return {**defaults, **self.layer, "data": merge(defaults["data"], layer)}
+
+    @property
+    def data_kind(self) -> str:
+        """The kind of data that the folder was trained on, as far as it is known."""
+        return self.layer["data"].get("type", "text")
 
     def begin(self, raw: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
         """The configuration of a variant without a parent: it begins with the weights, and keeps them as they are

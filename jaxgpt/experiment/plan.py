@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from jaxgpt.train.run import RunConfig
 
 
+UNSEEN = 2**22
+"""Tokens that the n-gram learns from where nothing is trained."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """A variant with its configuration resolved, for seed 0."""
@@ -162,16 +166,15 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
     from jaxgpt.evaluate.config import EvaluationConfig, default_evaluation
     from jaxgpt.experiment.given import given_by
     from jaxgpt.train.run import RunConfig, encode_defaults
-    from jaxgpt.train.start import extended
 
     defaults = {name: value for name, value in encode_defaults().items() if name in SECTIONS and name != "seed"}
     given, base = given_by(experiment.folder, experiment.match), include(experiment.base, configs)
     arms: dict[str, Arm] = {}
     widths: dict[str, int | None] = {}  # of the feed-forward layers, where arms are made equally large
     for variant in sorted(experiment.variants, key=lambda variant: len(experiment.chain(variant))):
-        kind = data_kind(experiment, variant, pairs, configs)
+        kind = data_kind(experiment, variant, pairs, configs, given.data_kind if given else "text")
         defaults["evaluate"] = encode(default_evaluation(lookup(DataConfig, kind, "data.type")))
-        below = given.below(defaults, lookup(DataConfig, kind, "data.type"), base) if given else defaults
+        below = given.below(defaults, kind, base) if given else defaults
         raw = resolve(experiment, scale.on(kind), variant, pairs, configs, below)
         evaluation = decode(EvaluationConfig, raw.pop("evaluate"), "evaluate")
         if given and variant.parent is None:
@@ -186,7 +189,8 @@ def _arms(experiment: Experiment, scale: Scale, pairs: Sequence[tuple[str, Any]]
         if variant.parent is None:
             length = config.data.reference_length
             measured_in = next(iter(arms.values())).length if variant.group and arms else length
-            config = dataclasses.replace(config, model=extended(config.model, variant.overrides.get("extend")))
+            model = _extended(config.model, variant, variant.overrides.get("extend"))
+            config = dataclasses.replace(config, model=model)
             arm = Arm(variant, config, config.model, evaluation, length, measured_in)
         else:
             arm = _child(chain, config, evaluation, arms)
@@ -213,22 +217,27 @@ def _described(arm: Arm, more: str) -> Arm:
 
 def _child(chain: Sequence[Variant], config: RunConfig, evaluation: EvaluationConfig, arms: Mapping[str, Arm]) -> Arm:
     """The arm of a variant with a parent, the last of `chain`, from its resolved configuration."""
-    from jaxgpt.train.start import extended
     from jaxgpt.train.surgery import StartConfig
 
     root, parent, variant = arms[chain[0].name], arms[chain[-2].name], chain[-1]
     extension = next((one.overrides["extend"] for one in reversed(chain) if "extend" in one.overrides), None)
-    try:
-        # Longer sequences change no encoding: the weights are those of the first training length.
-        model = dataclasses.replace(config.model, train_length=root.model.train_length)
-        model = extended(model, extension)
-    except ConfigError as error:
-        raise ConfigError(f"variant {variant.name!r}: {error}") from None
+    # Longer sequences change no encoding: the weights are those of the first training length.
+    model = _extended(dataclasses.replace(config.model, train_length=root.model.train_length), variant, extension)
     training = parent.training
     if variant.trains:
         rules = {**variant.overrides.get("start", {}), "hash": parent.training.hash}
         training = dataclasses.replace(config, model=model, start=decode(StartConfig, rules, "start"))
     return Arm(variant, training, model, evaluation, root.length, root.measured_in)
+
+
+def _extended(model: ModelConfig, variant: Variant, extension: Any) -> ModelConfig:
+    """The model with a variant's `extend` applied."""
+    from jaxgpt.train.start import extended
+
+    try:
+        return extended(model, extension)
+    except ConfigError as error:
+        raise ConfigError(f"variant {variant.name!r}: {error}") from None
 
 
 def _equal_arms(arms: Sequence[Arm]) -> tuple[str, str] | None:
@@ -304,13 +313,14 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
     Where there are several, each is named after the first variant it belongs to.
     """
     runs: dict[str, Run] = {}
+    most = max(arm.training.tokens for arm in arms) or UNSEEN  # beside weights that are given, which saw other text
     for arm in arms:
         if arm.variant.parent is not None or arm.evaluation.ngram is None:
             continue
         data, evaluate = arm.training.data, _without_ngram(arm)
         if arm.variant.group:  # the n-gram of the first arm serves all: it sees no sequences
             data = dataclasses.replace(data, sequence_length=arm.measured_in)
-        seen = arm.evaluation.ngram.max_tokens or arm.training.tokens or None  # weights that are given saw others
+        seen = arm.evaluation.ngram.max_tokens or arm.training.tokens or most
         ngram = dataclasses.replace(arm.evaluation.ngram, max_tokens=seen)
         digest = content_hash({"data": data, "ngram": ngram, "evaluate": evaluate})
         folder = RunFolder(directory / f"baseline-{digest}")

@@ -149,7 +149,10 @@ class Experiment:
     @property
     def folder(self) -> Path | None:
         """The checkpoint of transformers that the variants begin with, if they do."""
-        return Path(self.base["from"]).expanduser() if "from" in self.base else None
+        given = self.base.get("from")
+        if "from" in self.base and not (isinstance(given, (str, Path)) and str(given)):
+            raise ConfigError(f"experiment {self.name}: base(): from: must be a folder, got {given!r}")
+        return None if given is None else Path(given).expanduser()
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
@@ -238,7 +241,8 @@ def _check_sections(variant: Variant, here: str, given: bool) -> None:
     """`given`: whether even variants without a parent begin with weights."""
     allowed = ["model", "data", "train"]
     if variant.parent is not None or given:
-        allowed += ["extend", "start"] if variant.trains else ["extend"]
+        kept = variant.parent is None and not {"train", "data"} & set(variant.overrides)  # given weights as they are
+        allowed += ["extend", "start"] if variant.trains and not kept else ["extend"]
     for section in variant.overrides:
         if section not in allowed:
             raise ConfigError(f"{here}: may override {', '.join(allowed)}, not {section!r}")
@@ -300,9 +304,10 @@ def include(layer: Mapping[str, Any], configs: Path) -> dict[str, Any]:
     return merge(below, own)
 
 
-def data_kind(experiment: Experiment, variant: Variant, pairs: Sequence[tuple[str, Any]], configs: Path) -> str:
-    """The kind of a variant's data, which decides what a scale and the evaluations are."""
-    kind = "text"
+def data_kind(
+    experiment: Experiment, variant: Variant, pairs: Sequence[tuple[str, Any]], configs: Path, kind: str = "text"
+) -> str:
+    """The kind of a variant's data, which decides what a scale and the evaluations are; `kind` where nothing says."""
     own = [one.overrides for one in experiment.chain(variant)]
     for layer in [include(experiment.base, configs), *own, override({}, pairs)]:
         data = layer.get("data", {})
@@ -325,6 +330,8 @@ def resolve(
     Raises ConfigError for a section that does not exist or is not a variant's to set.
     """
     base, size = include(experiment.base, configs), include(scale.config, configs)
+    if "from" in base and experiment.folder is None:
+        raise ConfigError(f"experiment {experiment.name}: `from` belongs in base() itself, not in a file it includes")
     if base.pop("from", None) is not None:
         _check_base(experiment, base)
         size = _without_folders(size)

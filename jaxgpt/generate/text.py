@@ -50,7 +50,7 @@ def load(folder: Path) -> Source:
 
         prepare_jax(read_config(folder).threads)
         model, tokenizer = load_model(folder)
-        return Source(model, tokenizer, (tokenizer.separator,), (tokenizer.separator,))
+        return Source(model, tokenizer, (tokenizer.separator,), tokenizer.ends)
     if is_checkpoint(folder):
         found = read_tokenizer(folder)
         model, _ = load_pretrained(folder)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgpt.errors import ConfigError, Interrupted, UserError, nearest
+from jaxgpt.errors import ConfigError, Interrupted, UserError, first_line, nearest
 from jaxgpt.files import write_json
 from jaxgpt.models.base import Model
 
@@ -46,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.batch_size < 1 or (options.max_length is not None and options.max_length < 2):
-        raise ConfigError("--batch-size must be at least 1, and --max-length at least 2")
+    for name, least in (("batch_size", 1), ("max_length", 2), ("limit", 1), ("fewshot", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
     try:
         import lm_eval  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -63,22 +65,32 @@ def _run(options: argparse.Namespace) -> None:
         if not manager.match_tasks([name]):
             raise ConfigError(f"--tasks: none is called {name!r}{nearest(name, manager.all_tasks)}")
     source = load(options.folder)
+    if not _causal(source.model.config):
+        raise ConfigError(
+            f"{options.folder}: its experts choose among all tokens of a batch, so that a text's score depends on the "
+            "others beside it; tasks need a router by token"
+        )
     length = _length(source.model, options.max_length)
     model = HarnessModel(source, length, options.batch_size, options.seed)
     evaluate: Any = lm_eval.simple_evaluate
-    found = evaluate(
-        model=model,
-        tasks=options.tasks,
-        num_fewshot=options.fewshot,
-        limit=options.limit,
-        task_manager=manager,
-        random_seed=options.seed,
-        numpy_random_seed=options.seed,
-        fewshot_random_seed=options.seed,
-    )
+    seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "fewshot_random_seed"), options.seed)
+    shots = {"num_fewshot": options.fewshot, "limit": options.limit}
+    try:
+        found = evaluate(model=model, tasks=options.tasks, task_manager=manager, **shots, **seeds)
+    except UserError:
+        raise
+    except Exception as error:  # a data set that cannot be had, a task that is not for text: of many types
+        raise UserError(f"--tasks {' '.join(options.tasks)}: {type(error).__name__}: {first_line(error)}") from error
     print(make_table(found))
     if options.output is not None:
         write_json(options.output, _plain({name: found[name] for name in ("results", "versions", "n-samples")}))
+
+
+def _causal(config: Any) -> bool:
+    """Whether what a model says of a token hangs on nothing but the tokens before it."""
+    feedforward = getattr(config, "feedforward", None)
+    each = feedforward.values() if isinstance(feedforward, Mapping) else [feedforward]
+    return all(getattr(getattr(one, "router", None), "causal", True) for one in each)
 
 
 def _length(model: Model, asked: int | None) -> int:

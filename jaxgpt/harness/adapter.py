@@ -83,18 +83,20 @@ class HarnessModel(TemplateLM):
         groups: dict[str, list[int]] = {}
         for number, (_, settings) in enumerate(asked):
             groups.setdefault(json.dumps(settings, sort_keys=True), []).append(number)
+        seed = self.seed
         with _progress("writing", len(requests), disable_tqdm) as advance:
             for numbers in groups.values():
                 numbers.sort(key=lambda number: len(asked[number][0]))
                 for at in range(0, len(numbers), self.batch_size):
                     batch = numbers[at : at + self.batch_size]
                     prompts = [asked[number][0] for number in batch]
-                    for number, text in zip(batch, self._write(prompts, asked[batch[0]][1]), strict=True):
+                    for number, text in zip(batch, self._write(prompts, asked[batch[0]][1], seed), strict=True):
                         texts[number] = text
+                    seed += 1  # a question asked again is to have another answer
                     advance(len(batch))
         return texts
 
-    def _write(self, prompts: Sequence[str], settings: dict[str, Any]) -> list[str]:
+    def _write(self, prompts: Sequence[str], settings: dict[str, Any], seed: int) -> list[str]:
         until = settings.get("until") or []
         stops = [until] if isinstance(until, str) else list(until)
         new = int(settings.get("max_gen_toks", NEW_TOKENS))
@@ -106,7 +108,7 @@ class HarnessModel(TemplateLM):
         tokens = [self.source.encode(prompt)[-room:] for prompt in prompts]
         rows: list[list[int]] = [[] for _ in prompts]
         texts = [""] * len(prompts)
-        how = {"stop": self.source.stop, "seed": self.seed}
+        how = {"stop": self.source.stop, "seed": seed}
         for parts in stream(self.source.model, tokens, new, _sampling(settings), **how):
             for number, part in enumerate(parts):
                 rows[number] += part
@@ -126,7 +128,13 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
     """What a task says of sampling; greedy unless it asks for samples."""
     if not settings.get("do_sample"):
         return Sampling(temperature=0.0)
-    return Sampling(**{name: settings[name] for name in _SAMPLING if settings.get(name) is not None})
+    given = {name: settings[name] for name in _SAMPLING if settings.get(name) is not None}
+    if given.get("top_k", 1) < 1:  # none, in transformers
+        del given["top_k"]
+    try:
+        return Sampling(**given)
+    except ValueError as error:
+        raise ConfigError(f"a task's generation_kwargs: {error}") from None
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

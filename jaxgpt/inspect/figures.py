@@ -64,17 +64,25 @@ def lens_map(top_LT: Sequence[Sequence[str]], chance_LT: np.ndarray, words: Sequ
     for layer in range(layers):
         for token in range(tokens):
             colour = "white" if chance_LT[layer, token] < 0.6 else "black"
-            axes.text(token, layer, top_LT[layer][token], ha="center", va="center", fontsize=7, color=colour)
+            word = _plain(top_LT[layer][token])
+            axes.text(token, layer, word, ha="center", va="center", fontsize=7, color=colour)
     axes.set_yticks(range(layers), [str(layer) for layer in range(layers)], fontsize=7)
     axes.set_ylabel("behind layer")
-    axes.set_xticks(range(tokens), list(words), fontsize=7, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(tokens), list(map(_plain, words)), fontsize=7, rotation=60, ha="right", rotation_mode="anchor"
+    )
     figure.colorbar(image, ax=axes, label="probability")
     return figure
+
+
+def _plain(word: str) -> str:
+    """A word as it is: between dollar signs there would be formulas."""
+    return word.replace("$", r"\$")
 
 
 def _name(axes: Axes, rows: Sequence[str] | None, columns: Sequence[str] | None) -> None:
     """Words beside and below a map, as many as there is room for."""
     for words, axis in ((rows, axes.yaxis), (columns, axes.xaxis)):
         places = [] if words is None else range(0, len(words), -(-len(words) // LABELLED))
-        axis.set_ticks(list(places), [words[place] for place in places] if words else [], fontsize=6)
+        axis.set_ticks(list(places), [_plain(words[place]) for place in places] if words else [], fontsize=6)
     axes.tick_params(axis="x", rotation=90)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from jaxgpt.data.tokenizers.base import Tokenizer
 from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.generate.text import Source
 from jaxgpt.inspect.figures import attention_maps, lens_map, router_maps
-from jaxgpt.models.decoder import Decoder
+from jaxgpt.models.decoder import Decoder, DecoderConfig
 from jaxgpt.models.lens import analogy, logit_lens, neighbours
+from jaxgpt.nn.feedforward.moe import MixtureConfig
 
 MOST = 96  # tokens of a text; maps of more cannot be read
 LAYERS, HEADS = 6, 8  # drawn unless others are asked for
@@ -53,9 +54,9 @@ def look(
         figures["attention"] = attention_maps(weights[np.ix_(rows, columns)], words, rows, columns)
     if "router" in aux:
         chances = aux["router"][:, 0]
-        first = model.config.num_layers - len(chances)  # experts come after the dense layers
+        numbers = _with_router(model.config)
         rows = _chosen("--layers", None, len(chances), LAYERS)
-        figures["router"] = router_maps(chances[rows], words, [first + row for row in rows])
+        figures["router"] = router_maps(chances[rows], words, [numbers[row] for row in rows])
     chance_LTV = aux["lens"][:, 0]
     top = chance_LTV.argmax(-1)
     names = [[shown(source.tokenizer, token) for token in row] for row in top.tolist()]
@@ -63,6 +64,13 @@ def look(
     last = chance_LTV[-1, -1]
     best = np.argsort(-last, kind="stable")[:count]
     return Looked(figures, [(shown(source.tokenizer, int(token)), float(last[token])) for token in best])
+
+
+def _with_router(config: DecoderConfig) -> list[int]:
+    """The numbers of the layers whose feed-forward layer has a router."""
+    of = config.feedforward
+    each = [of[kind] if isinstance(of, Mapping) else of for kind in config.order.kinds]
+    return [number for number, feedforward in enumerate(each) if isinstance(feedforward, MixtureConfig)]
 
 
 @jax.jit
@@ -93,7 +101,7 @@ def shown(tokenizer: Tokenizer, token: int) -> str:
     if token == tokenizer.separator:
         return "<start>"
     text = tokenizer.decode([token])
-    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·").replace("$", r"\$") or f"<{token}>"
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or f"<{token}>"
 
 
 def save(figures: dict[str, Figure], folder: Path) -> list[Path]:

@@ -62,6 +62,7 @@ def base_of(folder: Path) -> dict[str, Any]:
 
     Raises CheckpointError where the folder is neither a run nor a checkpoint.
     """
+    folder = folder.expanduser().resolve()  # from wherever it is read again
     if not is_checkpoint(folder):
         old = read_config(folder)
         start = StartConfig(old.hash, str(folder))
@@ -121,14 +122,14 @@ def fresh_model(config: RunConfig, tokenizer: Tokenizer) -> Any:
 
 def _transplanted(start: StartConfig, model: M, tokenizer: Tokenizer) -> tuple[M, list[Cut], int]:
     """The model with the weights, what was done to each parameter, and the step they are from."""
-    folder = Path(start.folder)
+    folder = Path(start.folder).expanduser()
     arrays, step = _theirs(start, tokenizer) if is_checkpoint(folder) else _of_run(start, tokenizer)
     return *transplant(arrays, model, start, str(folder)), step
 
 
 def _theirs(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
     """The weights of a checkpoint of transformers by path, and no step."""
-    folder = Path(start.folder)
+    folder = Path(start.folder).expanduser()
     if (found := fingerprint(folder)) != start.hash:
         raise CheckpointError(
             f"{folder}: holds the checkpoint {found}, but this run begins with the weights of {start.hash}; give the "
@@ -143,7 +144,7 @@ def _theirs(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any]
 
 def _of_run(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
     """The last weights of a finished run by path, and its step."""
-    folder = Path(start.folder)
+    folder = Path(start.folder).expanduser()
     old = read_config(folder)
     if old.hash != start.hash:
         raise CheckpointError(

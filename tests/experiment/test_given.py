@@ -10,8 +10,12 @@ import pytest
 from jaxgpt.convert import save_pretrained
 from jaxgpt.errors import CheckpointError, ConfigError
 from jaxgpt.experiment import cli
+from jaxgpt.experiment.claims import Claim, evaluate_claims
 from jaxgpt.experiment.collect import make_report, results_of
-from jaxgpt.experiment.contrasts import nll
+from jaxgpt.experiment.contrasts import at_least, nll
+from jaxgpt.experiment.report import Report, write_report
+from jaxgpt.experiment.report.saved import read_report
+from jaxgpt.experiment.results import Results, Row
 from jaxgpt.experiment.spec import Tuning, load_experiment
 from jaxgpt.experiment.tuning import grid_plan
 from jaxgpt.experiment.worker import execute
@@ -143,10 +147,39 @@ def test_a_run_may_be_the_folder_too(loaded):
     assert (llama.model, llama.data, llama.start.hash) == (old.model, old.data, old.hash)
 
 
+def test_another_kind_of_data_keeps_the_length(loaded):
+    own = '"data": {"type": "tokens", "path": "somewhere", "tokenizer": "byte"}'
+    text = EXPERIMENT.replace("FOLDER", repr(str(loaded.root / "llama"))).replace('"include": "data/toy.yaml"', own)
+    (loaded.experiments / "toy.py").write_text(text)
+    data = loaded.plan().arms[0].training.data
+    assert (type(data).__name__, data.sequence_length) == ("TokensDataConfig", 16), "L is the folder's"
+
+
+def test_given_is_saved_with_the_report(loaded, tmp_path):
+    rows = [
+        Row("toy", variant, seed, "fixed_target_nll", context, 3.0 + seed / 100 + (variant == "on"), "nats/token")
+        for variant, seeds in (("llama", [0]), ("on", [0, 1, 2]))
+        for seed in seeds
+        for context in (4, 16, 64)
+    ]
+    claim = Claim("apart", "x", at_least(nll("on", 4) - nll("llama", 4), 0.5), gate=None)
+    results = Results(rows, 16, given=["llama"])
+    report = Report("toy", "t", results, evaluate_claims([claim], results))
+    write_report(report, tmp_path / "report")
+    (verdict,) = read_report(tmp_path / "report", [claim]).verdicts
+    assert (verdict.verdict, verdict.seeds) == ("supported", 3)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ('"include"', '"model": {"width": 8}, "include"', "base.. has `from` and `model`"),
+        (
+            'Variant("llama")',
+            'Variant("llama", {"start": {"add": ["x"]}})',
+            "may override model, data, train, extend, not",
+        ),
+        ('return {"from": ', 'return {"from": 5 and None, "x": ', "base.*: from: must be a folder, got None"),
         (', "include": "data/toy.yaml"', "", "llama: has no tokenizer.json"),
         ("def claims", 'def match():\n    return "flops"\n\n\ndef claims', "flops cannot be matched where base"),
     ],

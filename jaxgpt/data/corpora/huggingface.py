@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gzip
 import importlib
 import itertools
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxgpt.config import content_hash
-from jaxgpt.data.cache import cache_directory
+from jaxgpt.data.cache import FileDigests, cache_directory
 from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
-from jaxgpt.errors import ConfigError, DataError
+from jaxgpt.errors import ConfigError, DataError, first_line
 from jaxgpt.registry import register
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,18 +60,13 @@ class HuggingFaceConfig(CorpusConfig):
             return digest_of(parts)[:40]
         if _COMMIT.fullmatch(self.revision):
             return self.revision
-        hub = _library("huggingface_hub")
-        try:
-            return str(hub.HfApi().dataset_info(self.name, revision=self.revision).sha)
-        except Exception as error:  # the library's own, of many types
-            raise DataError(
-                f"data.corpus: the hub does not tell the commit of {self.name} ({_first_line(error)}); where there is "
-                "no network, give the whole commit as data.corpus.revision"
-            ) from None
+        return _commit_of(self.name, self.revision)
 
-    def _file(self, digest: Digest = file_digest) -> Path:
+    def _file(self) -> Path:
         """The texts in the cache folder, fetched where they are not there yet."""
-        what = {**dataclasses.asdict(self), "revision": self._commit(digest)}
+        digests = FileDigests(cache_directory() / "data")
+        what = {**dataclasses.asdict(self), "revision": self._commit(digests)}
+        digests.save()
         path = cache_directory() / "huggingface" / f"{content_hash(what, 16)}.jsonl.gz"
         if path.exists():
             return path
@@ -95,7 +91,9 @@ class HuggingFaceConfig(CorpusConfig):
                 str(self._local or self.name), self.subset, split=self.split, streaming=True, **where
             )
             for row in itertools.islice(found, self.max_documents):
-                text = row.get(self.text_field)
+                text = row.get(self.text_field, 0)
+                if text is None:  # as good as empty
+                    text = ""
                 if not isinstance(text, str):
                     has = ", ".join(map(repr, row))
                     raise ConfigError(
@@ -105,7 +103,7 @@ class HuggingFaceConfig(CorpusConfig):
         except ConfigError:
             raise
         except Exception as error:  # network, names, formats: the library's own, of many types
-            raise DataError(f"data.corpus: {self.name} cannot be read ({_first_line(error)})") from None
+            raise DataError(f"data.corpus: {self.name} cannot be read ({first_line(error)})") from None
 
     def documents(self) -> Iterator[Document]:
         path, empty = self._file(), True
@@ -123,12 +121,21 @@ class HuggingFaceConfig(CorpusConfig):
         return digest_of(["huggingface", *fields, self._commit(digest)])
 
 
+@functools.cache  # a branch may move between two questions
+def _commit_of(name: str, revision: str) -> str:
+    """The commit that a branch or tag stands for, as the hub tells it."""
+    hub = _library("huggingface_hub")
+    try:
+        return str(hub.HfApi().dataset_info(name, revision=revision).sha)
+    except Exception as error:  # the library's own, of many types
+        raise DataError(
+            f"data.corpus: the hub does not tell the commit of {name} ({first_line(error)}); where there is no "
+            "network, give the whole commit as data.corpus.revision"
+        ) from None
+
+
 def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
         raise DataError("data.corpus: huggingface needs the extra hf: pip install 'jaxgpt[hf]'") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -46,15 +46,20 @@ class MixtureConfig(CorpusConfig):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"parts: {name!r} must be letters, digits, _ and -")
 
+    @property
+    def _ordered(self) -> list[tuple[str, PartConfig]]:
+        """The parts by name: in which order they were written down decides nothing."""
+        return sorted(self.parts.items())
+
     def documents(self) -> Iterator[Document]:
-        for name, part in self.parts.items():
+        for name, part in self._ordered:
             for document in part.corpus.documents():
                 yield dataclasses.replace(document, name=f"{name}/{document.name}", group=name)
 
     def fingerprint(self, digest: Digest = file_digest) -> str:
-        parts = [item for name, part in self.parts.items() for item in (name, part.corpus.fingerprint(digest))]
+        parts = [item for name, part in self._ordered for item in (name, part.corpus.fingerprint(digest))]
         return digest_of(["mixture", *parts])
 
     def weights(self) -> dict[str, float]:
         total = math.fsum(part.weight for part in self.parts.values())
-        return {name: part.weight / total for name, part in self.parts.items()}
+        return {name: part.weight / total for name, part in self._ordered}

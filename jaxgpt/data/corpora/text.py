@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
-from jaxgpt.errors import DataError
+from jaxgpt.errors import DataError, first_line
 from jaxgpt.registry import register
 
 _PLAIN = (".txt", ".md", ".raw", ".tokens")  # the latter two: WikiText
@@ -129,7 +129,7 @@ class TextConfig(CorpusConfig):
         except DataError:
             raise
         except Exception as error:  # its library's own, of many types
-            raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+            raise DataError(f"{path}: cannot be read as Parquet ({first_line(error)})") from None
 
     def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
         """(`:line`, text) of every line of a .jsonl file that is not blank."""

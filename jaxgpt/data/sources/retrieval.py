@@ -49,6 +49,8 @@ class RetrievalDataConfig(TextDataConfig):
             raise ValueError(f"share: must lie above 0 and be at most 1, got {self.share}")
         if not 1 <= self.needles <= len(_NAMES) or self.digits < 1:
             raise ValueError(f"needles: must be from 1 to {len(_NAMES)}, and digits at least 1")
+        if self.corpus.weights():
+            raise ValueError("corpus: keys are hidden in text drawn by size, and a mixture has weights; use one corpus")
         if self.packing != "windows":
             raise ValueError("packing: keys are hidden in windows; leave it out")
 

@@ -82,6 +82,8 @@ class TextDataConfig(DataConfig):
             "tokenizer": encode(self.tokenizer),
             "versions": self.tokenizer.versions(),
         }
+        if content := self.tokenizer.content():
+            key["content"] = content
         entry = cached(
             directory, content_hash(key, 16), lambda folder: _build(self, corpus_fingerprint, folder), digests
         )

@@ -45,6 +45,8 @@ class TokensDataConfig(DataConfig):
     packing: Literal["windows", "documents"] = "windows"  # across documents, or keeping them apart
 
     def __post_init__(self) -> None:
+        if not self.path or not all([self.path] if isinstance(self.path, str) else self.path):
+            raise ValueError("path: must name at least one file or folder")
         if self.sequence_length < 1 or not 0 < self.validation_fraction < 1:
             raise ValueError("sequence_length: must be at least 1, and validation_fraction lie between 0 and 1")
 
@@ -60,8 +62,12 @@ class TokensDataConfig(DataConfig):
         digests = FileDigests(directory)
         tokenizer = self.tokenizer.train(_no_texts(self.tokenizer))
         key, parts = [], []
-        for field in ("path", "validation_path"):
-            files = _files(field, getattr(self, field))
+        held = _files("validation_path", self.validation_path)
+        others = {file.resolve() for file in held}
+        trained = [file for file in _files("path", self.path) if file.resolve() not in others]
+        if not trained:
+            raise DataError("data.path: all its files are those of data.validation_path; name others to train on")
+        for files in (trained, held):
             digest = digest_of([digests(file) for file in files])
             about = {"format": _FORMAT, "files": digest, "dtype": self.dtype, "separator": tokenizer.separator}
             if files:
@@ -141,11 +147,15 @@ def _files(field: str, given: str | tuple[str, ...] | None) -> list[Path]:
     found: list[Path] = []
     for text in [given] if isinstance(given, str) else given or ():
         path = Path(text).expanduser()
-        inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(file for file in path.rglob("*") if _belongs(file, path)) if path.is_dir() else [path]
         if not inside or not inside[0].exists() or inside[0].suffix not in SUFFIXES:
             raise DataError(f"data.{field}: {text} is no file or folder with files that end in {' or '.join(SUFFIXES)}")
         found += inside
     return found
+
+
+def _belongs(path: Path, root: Path) -> bool:
+    return path.suffix in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _scan(files: Sequence[Path], shards: Sequence[np.ndarray], tokenizer: Tokenizer):

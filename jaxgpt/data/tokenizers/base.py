@@ -52,6 +52,10 @@ class TokenizerConfig:
         """The tokenizer that `Tokenizer.save` wrote into `directory`; `pieces` are read already."""
         raise TypeError(f"{cls.__qualname__} must define restore()")
 
+    def content(self) -> str:
+        """A digest of the files it is made of, if any; a part of what the cache is keyed by."""
+        return ""
+
     @classmethod
     def versions(cls) -> dict[str, str]:
         """Versions of the libraries whose training decides the pieces; a part of what the cache is keyed by."""
@@ -81,6 +85,11 @@ class Tokenizer:
     def separator(self) -> int:
         """The token that starts every document; it stands for no text."""
         return SEPARATOR
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text, the separator first."""
+        return (self.separator,)
 
     @functools.cached_property
     def _bytes(self) -> list[bytes]:

@@ -42,6 +42,9 @@ class PretrainedConfig(TokenizerConfig):
         if not self.path:
             raise ValueError("path: give the tokenizer.json of a published model, or the folder it is in")
 
+    def content(self) -> str:
+        return content_hash(read_text(Path(self.path).expanduser()), 16)
+
     def train(self, texts: Iterable[str]) -> Tokenizer:
         return PretrainedTokenizer(read_text(Path(self.path).expanduser()), self.separator)
 
@@ -105,6 +108,11 @@ class PretrainedTokenizer(Tokenizer):
     @property
     def separator(self) -> int:
         return self._separator
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        usual = (number for number in sorted(self._special) if self.pieces[number] in ENDS)
+        return tuple(dict.fromkeys([self._separator, *usual]))
 
     @functools.cached_property
     def _bytes(self) -> list[bytes]:

@@ -28,6 +28,7 @@ def write_about(path: Path, report: Report) -> None:
         "lengths": {variant: results.length(variant) for variant in results.variants},
         "variants": results.variants,
         "baselines": results.baselines,
+        "given": sorted(results.given),
     }
     write_atomic(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
@@ -45,7 +46,7 @@ def read_report(directory: Path, claims: Sequence[Claim]) -> Report:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / ABOUT}: cannot be read ({error}); write the report again") from None
     timings, documents = read_timings(directory / "timings.csv"), read_documents(directory / "documents.csv")
-    results = Results(read_results(directory / "results.csv"), *arms, timings)
+    results = Results(read_results(directory / "results.csv"), *arms, timings, about.get("given", ()))
     return Report(
         results=results,
         verdicts=evaluate_claims(claims, results, methods=looks.methods(about["looks"])),

@@ -123,8 +123,11 @@ def _ranking(report: Report, multiple: float) -> Table:
     order, marked = sorted(means, key=lambda variant: means[variant].mean), failing(report)
     rows = []
     for place, variant in enumerate(order, start=1):
-        paired = [found[variant][seed] - found[order[0]][seed] for seed in found[variant] if seed in found[order[0]]]
-        behind = cell(t_interval(paired), "nats") if paired and variant != order[0] else "–"
+        behind = "–"
+        if variant != order[0]:
+            with contextlib.suppress(MissingResult):  # no seed has both
+                paired, _ = (nll(variant, multiple) - nll(order[0], multiple)).per_seed(report.results)
+                behind = cell(t_interval(list(paired.values())), "nats")
         name = _mark(report.label(variant), variant in marked)
         rows.append([str(place), name, cell(means[variant], "nats"), behind])
     title = f"Ranking with context {in_lengths(round(multiple * 16), 16)}"

@@ -69,6 +69,13 @@ def test_without_validation_files_the_last_documents_are_held_out(text, shards):
     assert dataset.fingerprint != config_of(shards, validation_path=None, validation_fraction=0.4).prepare().fingerprint
 
 
+def test_validation_files_are_not_trained_on_wherever_they_lie(shards):
+    apart, among = config_of(shards).prepare(), config_of(shards, path=str(shards)).prepare()
+    assert among.train.num_tokens == apart.train.num_tokens
+    with pytest.raises(DataError, match=r"all its files are those of data.validation_path"):
+        config_of(shards, path=str(shards / "val")).prepare()
+
+
 def test_other_tokens_are_another_dataset(shards):
     before = config_of(shards).prepare()
     again = config_of(shards).prepare()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgpt.config import decode
+from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.tokenizers.base import TokenizerConfig, load_tokenizer
 from jaxgpt.data.tokenizers.pretrained import PretrainedConfig, PretrainedTokenizer
 from jaxgpt.errors import ConfigError, DataError
@@ -113,3 +114,22 @@ def test_mistakes_are_named(tmp_path):
         PretrainedTokenizer(json.dumps(without))
     with pytest.raises(ValueError, match="outside the vocabulary"):
         PretrainedTokenizer(byte_level()).decode([99999])
+
+
+def test_another_tokenizer_in_the_same_place_is_another_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXGPT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text").mkdir()
+    for number in range(4):
+        (tmp_path / "text" / f"{number}.txt").write_text("the cat sat on the mat\n" * 20)
+    corpus = {"type": "text", "path": str(tmp_path / "text")}
+    tokenizer = {"type": "pretrained", "path": str(tmp_path)}
+    config = decode(DataConfig, {"type": "text", "corpus": corpus, "tokenizer": tokenizer}, "data")
+    (tmp_path / "tokenizer.json").write_text(byte_level())
+    first = config.prepare()
+    (tmp_path / "tokenizer.json").write_text(metaspace())
+    assert config.prepare().fingerprint != first.fingerprint
+
+
+def test_usual_ends_are_known(tmp_path):
+    tokenizer = PretrainedTokenizer(metaspace(), "<s>")
+    assert [tokenizer.pieces[token] for token in tokenizer.ends] == ["<s>", "</s>"]
