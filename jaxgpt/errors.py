@@ -7,7 +7,8 @@ a fault of the program and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -42,6 +43,18 @@ class Interrupted(UserError):
     """Ctrl-C or SIGTERM arrived; the state was saved."""
 
     exit_code = 130
+
+
+def exit_code(run: Callable[[], int | None]) -> int:
+    """Run the body of a command line; its exit code. A `UserError` becomes one line on standard error; a Ctrl-C that
+    nobody took needs no words."""
+    try:
+        return run() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
 
 
 def nearest(name: str, existing: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.config import parse_overrides, read_yaml
-from jaxgpt.errors import ConfigError, Interrupted, UserError
+from jaxgpt.errors import ConfigError, Interrupted, UserError, exit_code
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, slots_for
@@ -36,13 +36,7 @@ def main(arguments: Sequence[str], experiments: Path, configs: Path) -> int:
     """Run the command line; the exit code. `experiments` and `configs` are the folders of experiment and YAML files."""
     options = _parser(configs).parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    try:
-        return _dispatch(options, arguments, experiments, configs, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
+    return exit_code(lambda: _dispatch(options, arguments, experiments, configs, console))
 
 
 def _parser(configs: Path) -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.config import decode, encode, override, parse_overrides
-from jaxgpt.errors import ConfigError, Interrupted, UserError, nearest
+from jaxgpt.errors import ConfigError, exit_code, nearest
 
 if TYPE_CHECKING:
     from jaxgpt.evaluate.protocols.base import Measurement
@@ -94,14 +94,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--length", type=int, metavar="TOKENS", help="L (default: the run's training length)")
     parser.add_argument("--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides")
     options = parser.parse_args(arguments)
-    try:
-        if options.length is not None and options.length < 1:
-            raise ConfigError(f"--length {options.length}: expected 1 or more")
-        found, length = measure(options.run, options.overrides, options.length)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.length is not None and options.length < 1:
+        raise ConfigError(f"--length {options.length}: expected 1 or more")
+    found, length = measure(options.run, options.overrides, options.length)
     Console(width=None if sys.stdout.isatty() else 140).print(table(found, length))
-    return 0

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxgpt.errors import ConfigError, Interrupted, UserError
+from jaxgpt.errors import ConfigError, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,15 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print()
-        return Interrupted.exit_code
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -84,9 +76,11 @@ def _run(options: argparse.Namespace) -> None:
         print(source.continuation(options.prompt, done.tokens))
         print(f"{done.accepted} of {done.proposed} proposals accepted", file=sys.stderr)
         return
-    for piece in write(source, options.prompt, count, sampling, stop=options.stop, seed=options.seed):
-        print(piece, end="", flush=True)
-    print()
+    try:
+        for piece in write(source, options.prompt, count, sampling, stop=options.stop, seed=options.seed):
+            print(piece, end="", flush=True)
+    finally:
+        print()  # after Ctrl-C, too
 
 
 if __name__ == "__main__":

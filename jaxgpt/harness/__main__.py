@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgpt.errors import ConfigError, Interrupted, UserError, first_line, nearest
+from jaxgpt.errors import ConfigError, UserError, exit_code, first_line, nearest
 from jaxgpt.files import write_json
 from jaxgpt.models.base import Model
 
@@ -35,14 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.errors import exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,14 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(arguments)
     if options.prompt is None and options.near is None and options.analogy is None:
         made.error("give --prompt, --near or --analogy")
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:

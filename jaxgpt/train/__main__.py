@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxgpt.errors import Interrupted, UserError
+from jaxgpt.errors import exit_code
 from jaxgpt.files import locked
 
 
@@ -29,28 +29,25 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
     options = parser.parse_args(arguments)
-    try:
-        from jaxgpt.train.loop import train
-        from jaxgpt.train.run import load_config
-        from jaxgpt.train.start import continue_from
+    return exit_code(lambda: _run(options))
 
-        if options.start is None:
-            config = load_config(options.config, options.overrides)
-            name = Path(options.config[-1]).stem if options.config else "default"
-        else:
-            config = continue_from(options.start, options.config, options.overrides)
-            name = f"from-{options.start.resolve().name}"
-        directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
-        with locked(directory):  # the same command twice names the same folder
-            result = train(config, directory)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:  # before training began, or the second one: nothing is saved beyond the last checkpoint
-        return Interrupted.exit_code
+
+def _run(options: argparse.Namespace) -> None:
+    from jaxgpt.train.loop import train
+    from jaxgpt.train.run import load_config
+    from jaxgpt.train.start import continue_from
+
+    if options.start is None:
+        config = load_config(options.config, options.overrides)
+        name = Path(options.config[-1]).stem if options.config else "default"
+    else:
+        config = continue_from(options.start, options.config, options.overrides)
+        name = f"from-{options.start.resolve().name}"
+    directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
+    with locked(directory):  # the same command twice names the same folder
+        result = train(config, directory)
     print(f"{directory}: {result.step} steps", end="")
     print("" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} nats per token")
-    return 0
 
 
 if __name__ == "__main__":
