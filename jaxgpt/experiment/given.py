@@ -13,7 +13,7 @@ from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.matching import Match
 from jaxgpt.experiment.spec import Variant
 from jaxgpt.registry import lookup
-from jaxgpt.train.start import base_of
+from jaxgpt.train.start import base_of, require_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,7 @@ class Given:
         known = {field.name for field in dataclasses.fields(lookup(DataConfig, kind, "data.type"))}
         layer = {name: value for name, value in self.layer["data"].items() if name in known}
         layer["type"] = kind
-        if "tokenizer" in known - layer.keys() and "tokenizer" not in base.get("data", {}):
-            raise ConfigError(
-                f"{self.folder}: has no tokenizer.json, and its model knows one tokenizer only; put the file there, or "
-                "name the tokenizer as data.tokenizer of base()"
-            )
+        require_tokenizer(self.folder, {**layer, **dict.fromkeys(base.get("data", {})), "type": kind})
         return {**defaults, **self.layer, "data": merge(defaults["data"], layer)}
 
     @property

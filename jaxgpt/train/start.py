@@ -16,14 +16,16 @@ from jaxgpt.config import decode, encode, merge, override, parse_overrides, read
 from jaxgpt.convert import load_pretrained
 from jaxgpt.convert import read_config as read_their_config
 from jaxgpt.convert.folder import fingerprint, has_tokenizer, is_checkpoint, read_tokenizer
+from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.tokenizers.base import Tokenizer, load_tokenizer, require_same_tokenizer
 from jaxgpt.data.tokenizers.pretrained import PretrainedTokenizer, read_text
-from jaxgpt.errors import CheckpointError
+from jaxgpt.errors import CheckpointError, ConfigError
 from jaxgpt.files import write_json
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.extend import extend
 from jaxgpt.nn.params import flatten, named, unflatten
 from jaxgpt.nn.position.rope_scaling import ScalingConfig
+from jaxgpt.registry import lookup
 from jaxgpt.train.checkpoint import Checkpoints, require_same
 from jaxgpt.train.run import RunConfig, abstract_key, encode_defaults, read_config, with_sizes
 from jaxgpt.train.surgery import Cut, StartConfig, describe, transplant
@@ -42,14 +44,17 @@ def continue_from(directory: Path, paths: Iterable[str | Path] = (), overrides: 
 
     `directory` may also be a checkpoint of transformers: then the defaults, with its model and tokenizer, are the base.
 
-    Raises ConfigError where the model has no rope to extend, CheckpointError where `directory` is neither.
+    Raises ConfigError where the model has no rope to extend or nobody names the tokenizer, CheckpointError where
+    `directory` is neither.
     """
     raw = encode_defaults() if is_checkpoint(directory) else encode(read_config(directory))
     begin = base_of(directory)
-    raw = {**raw, **begin, "data": merge(raw["data"], begin["data"])}
+    data = {name: value for name, value in raw["data"].items() if name != "tokenizer"}  # the model knows one only
+    raw = {**raw, **begin, "data": merge(data, begin["data"])}
     for path in paths:
         raw = merge(raw, read_yaml(path))
     raw = override(raw, parse_overrides(overrides))
+    require_tokenizer(directory, raw["data"])
     extension = raw.pop("extend", None)
     config = decode(RunConfig, raw)
     return dataclasses.replace(config, model=extended(config.model, extension))
@@ -74,6 +79,17 @@ def base_of(folder: Path) -> dict[str, Any]:
         data["tokenizer"] = {"type": "pretrained", "path": str(folder), "separator": separator}
     start = StartConfig(fingerprint(folder), str(folder))
     return {"model": encode(model), "data": data, "start": encode(start)}
+
+
+def require_tokenizer(folder: Path, data: Mapping[str, Any]) -> None:
+    """Raise ConfigError where raw data that begin with a folder's weights are of a kind that has a tokenizer, and name
+    none."""
+    kind = lookup(DataConfig, data.get("type", "text"), "data.type")
+    if "tokenizer" in {field.name for field in dataclasses.fields(kind)} - data.keys():
+        raise ConfigError(
+            f"{folder}: has no tokenizer.json, and its model knows one tokenizer only; put the file there, or name the "
+            "tokenizer as data.tokenizer"
+        )
 
 
 def extended(model: Any, extension: Any) -> Any:

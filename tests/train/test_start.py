@@ -10,6 +10,7 @@ import pytest
 
 from jaxgpt.config import content_hash, decode, encode, write_yaml
 from jaxgpt.convert import load_pretrained, save_pretrained
+from jaxgpt.data.tokenizers.byte import ByteConfig
 from jaxgpt.errors import CheckpointError, ConfigError, ContextTooLong, DataError, Interrupted
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.feedforward.gated import GatedConfig
@@ -236,6 +237,12 @@ def test_another_checkpoint_in_the_folder_is_refused(theirs, tiny, tmp_path):
 def test_no_steps_need_weights(tiny):
     with pytest.raises(ConfigError, match="no weights are given to begin with"):
         tiny("train.steps=0")
+
+
+def test_a_checkpoint_without_a_tokenizer_needs_to_be_told(theirs):
+    with pytest.raises(ConfigError, match=r"has no tokenizer.json, and its model knows one tokenizer only"):
+        continue_from(theirs)
+    assert continue_from(theirs, [], ["data.tokenizer=byte", "train.steps=0"]).data.tokenizer == ByteConfig()
 
 
 def test_a_folder_that_is_neither(tmp_path):
