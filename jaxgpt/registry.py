@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -80,10 +81,13 @@ def slot_of(config_class: type) -> Slot | None:
 
 @functools.cache
 def _walk(package: str) -> None:
-    """Import every module below `package` once."""
+    """Import every module below `package` once, but for those of a package that `NEEDS` a library of an extra which is
+    not installed: no slot lives there."""
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(getattr(root, "__path__", []), prefix=f"{package}."):
-        if not module.name.endswith("__main__"):
+        needed = getattr(sys.modules[module.name.rpartition(".")[0]], "NEEDS", None)
+        without = needed is not None and importlib.util.find_spec(needed) is None
+        if not (module.name.endswith("__main__") or without):
             importlib.import_module(module.name)
 
 
