@@ -7,8 +7,10 @@ a fault of the program and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -55,6 +57,15 @@ def exit_code(run: Callable[[], int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return Interrupted.exit_code
+
+
+def from_extra(library: str, extra: str, who: str, kind: type[UserError] = UserError) -> Any:
+    """A library that comes with an extra. Where it is not installed, an error of this kind says `who` (with the verb:
+    `tasks need`) the extra, and how to install it."""
+    try:
+        return importlib.import_module(library)
+    except ImportError:
+        raise kind(f"{who} the extra {extra}: pip install 'jaxgpt[{extra}]'") from None
 
 
 def nearest(name: str, existing: Iterable[str]) -> str:

@@ -107,3 +107,19 @@ def sentence_run(tmp_path_factory):
         patch.setenv("JAXGPT_CACHE", str(folder / "cache"))
         train(decode(RunConfig, merge(raw, changes)), folder / "run")
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def llama_checkpoint(tmp_path_factory):
+    """A checkpoint of transformers of a tiny Llama with the byte tokenizer's vocabulary; it has no tokenizer of its
+    own. Not to be written to."""
+    from jaxgpt.convert import save_pretrained
+    from jaxgpt.models.decoder import DecoderConfig
+    from jaxgpt.nn.feedforward.gated import GatedConfig
+    from jaxgpt.nn.norm import RMSNormConfig
+
+    sizes = {"vocab_size": 257, "train_length": 16, "num_layers": 2, "num_heads": 2, "width": 32, "init_std": 0.3}
+    config = DecoderConfig(**sizes, feedforward=GatedConfig(hidden=40), norm=RMSNormConfig(1e-6))
+    folder = tmp_path_factory.mktemp("llama")
+    save_pretrained(jax.jit(config.make)(jax.random.key(1)), config, folder)
+    return folder

@@ -32,7 +32,8 @@ class Given:
         known = {field.name for field in dataclasses.fields(lookup(DataConfig, kind, "data.type"))}
         layer = {name: value for name, value in self.layer["data"].items() if name in known}
         layer["type"] = kind
-        require_tokenizer(self.folder, {**layer, **dict.fromkeys(base.get("data", {})), "type": kind})
+        own = base.get("data", {})
+        require_tokenizer(self.folder, {**layer, **(own if isinstance(own, Mapping) else {}), "type": kind})
         return {**defaults, **self.layer, "data": merge(defaults["data"], layer)}
 
     @property
@@ -44,7 +45,7 @@ class Given:
         """The configuration of a variant without a parent: it begins with the weights, and keeps them as they are
         unless it says something of training."""
         begun = merge(raw, {"start": {**self.start, **variant.overrides.get("start", {})}})
-        return begun if {"train", "data"} & set(variant.overrides) else merge(begun, {"train": {"steps": 0}})
+        return begun if variant.trains_further else merge(begun, {"train": {"steps": 0}})
 
 
 def given_by(folder: Path | None, match: Match | None) -> Given | None:

@@ -63,7 +63,12 @@ class Variant:
     @property
     def trains(self) -> bool:
         """Whether it is trained: from the start, or from its parent's weights."""
-        return self.parent is None or bool({"train", "data"} & set(self.overrides))
+        return self.parent is None or self.trains_further
+
+    @property
+    def trains_further(self) -> bool:
+        """Whether it trains weights that it begins with, if it begins with any."""
+        return bool({"train", "data"} & set(self.overrides))
 
 
 def times(factor: float) -> Callable[[Any], Any]:
@@ -241,8 +246,7 @@ def _check_sections(variant: Variant, here: str, given: bool) -> None:
     """`given`: whether even variants without a parent begin with weights."""
     allowed = ["model", "data", "train"]
     if variant.parent is not None or given:
-        kept = variant.parent is None and not {"train", "data"} & set(variant.overrides)  # given weights as they are
-        allowed += ["extend", "start"] if variant.trains and not kept else ["extend"]
+        allowed += ["extend", "start"] if variant.trains_further else ["extend"]
     for section in variant.overrides:
         if section not in allowed:
             raise ConfigError(f"{here}: may override {', '.join(allowed)}, not {section!r}")

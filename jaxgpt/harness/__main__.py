@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgpt.errors import ConfigError, UserError, exit_code, first_line, nearest
+from jaxgpt.errors import ConfigError, UserError, exit_code, first_line, from_extra, nearest
 from jaxgpt.files import write_json
 from jaxgpt.models.base import Model
 
@@ -43,10 +43,7 @@ def _run(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-    try:
-        import lm_eval  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError("tasks need the extra harness: pip install 'jaxgpt[harness]'") from None
+    lm_eval = from_extra("lm_eval", "harness", "tasks need")
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
 
@@ -65,11 +62,10 @@ def _run(options: argparse.Namespace) -> None:
         )
     length = _length(source.model, options.max_length)
     model = HarnessModel(source, length, options.batch_size, options.seed)
-    evaluate: Any = lm_eval.simple_evaluate
     seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "fewshot_random_seed"), options.seed)
     shots = {"num_fewshot": options.fewshot, "limit": options.limit}
     try:
-        found = evaluate(model=model, tasks=options.tasks, task_manager=manager, **shots, **seeds)
+        found = lm_eval.simple_evaluate(model=model, tasks=options.tasks, task_manager=manager, **shots, **seeds)
     except UserError:
         raise
     except Exception as error:  # a data set that cannot be had, a task that is not for text: of many types

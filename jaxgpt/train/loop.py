@@ -26,7 +26,7 @@ from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder, with_sizes
 from jaxgpt.train.start import fresh_model, starting_model
-from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step
+from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step, state_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
         dataset = config.data.prepare()
         keep_tokenizer(directory, dataset)
         write_json(directory / "environment.json", describe_environment())
-        if config.start is not None and not config.train.steps:  # weights that are given and stay as they are
-            model = starting_model(config.start, fresh_model(config, dataset.tokenizer), dataset.tokenizer, directory)
+        if not config.train.steps:  # weights that are given and stay as they are
+            model = _given(config, dataset, directory)
             write_status(directory, "trained", 0, 0)
             return TrainResult(model, 0, None, None)
         loop = _Loop(config, directory, dataset)
@@ -66,6 +66,12 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     finally:
         if loop:
             loop.close()
+
+
+def _given(config: RunConfig, dataset: Dataset, directory: Path) -> Any:
+    """The model with the weights that a run begins with."""
+    assert config.start is not None
+    return starting_model(config.start, fresh_model(config, dataset.tokenizer), dataset.tokenizer, directory)
 
 
 def keep_tokenizer(directory: Path, dataset: Dataset) -> None:
@@ -124,11 +130,10 @@ class _Loop:
     def start(self) -> TrainState:
         """The state to go on from: the last checkpoint's, or a new one, with another run's weights if so asked."""
         if self.checkpoints.latest() is None:
-            state = jax.jit(self.init, **self._places())()
             if self.config.start is None:
-                return state
-            model = starting_model(self.config.start, state.model, self.dataset.tokenizer, self.directory)
-            return self._placed(TrainState(state.step, model, jax.jit(self.optimizer.init)(model)))
+                return jax.jit(self.init, **self._places())()
+            model = _given(self.config, self.dataset, self.directory)
+            return jax.jit(lambda model: state_of(model, self.optimizer), **self._places())(model)
         state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
         state = self._placed(state)
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))

@@ -23,11 +23,12 @@ from jaxgpt.errors import CheckpointError, ConfigError
 from jaxgpt.files import write_json
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.extend import extend
-from jaxgpt.nn.params import flatten, named, unflatten
+from jaxgpt.nn.params import flatten, unflatten
 from jaxgpt.nn.position.rope_scaling import ScalingConfig
 from jaxgpt.registry import lookup
 from jaxgpt.train.checkpoint import Checkpoints, require_same
 from jaxgpt.train.run import RunConfig, abstract_key, encode_defaults, read_config, with_sizes
+from jaxgpt.train.step import init_model
 from jaxgpt.train.surgery import Cut, StartConfig, describe, transplant
 
 M = TypeVar("M")
@@ -130,25 +131,27 @@ def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory
 def fresh_model(config: RunConfig, tokenizer: Tokenizer) -> Any:
     """What the weights of `config.start` are put into: shapes alone where none of them is drawn anew."""
     model = with_sizes(config.model, tokenizer.vocab_size, config.data.sequence_length)
-    key = named(jax.random.key(config.seed), "init")
-    if config.start is not None and not (config.start.add or config.start.grow):
-        return jax.eval_shape(model.make, key)
-    return jax.jit(model.make)(key)
+
+    def draw() -> Any:
+        return init_model(model, config.seed)
+
+    drawn = config.start is None or config.start.add or config.start.grow
+    return jax.jit(draw)() if drawn else jax.eval_shape(draw)
 
 
 def _transplanted(start: StartConfig, model: M, tokenizer: Tokenizer) -> tuple[M, list[Cut], int]:
     """The model with the weights, what was done to each parameter, and the step they are from."""
     folder = Path(start.folder).expanduser()
-    arrays, step = _theirs(start, tokenizer) if is_checkpoint(folder) else _of_run(start, tokenizer)
+    read = _theirs if is_checkpoint(folder) else _of_run
+    arrays, step = read(folder, start.hash, tokenizer)
     return *transplant(arrays, model, start, str(folder)), step
 
 
-def _theirs(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
+def _theirs(folder: Path, wanted: str, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
     """The weights of a checkpoint of transformers by path, and no step."""
-    folder = Path(start.folder).expanduser()
-    if (found := fingerprint(folder)) != start.hash:
+    if (found := fingerprint(folder)) != wanted:
         raise CheckpointError(
-            f"{folder}: holds the checkpoint {found}, but this run begins with the weights of {start.hash}; give the "
+            f"{folder}: holds the checkpoint {found}, but this run begins with the weights of {wanted}; give the "
             "folder that has those"
         )
     if has_tokenizer(folder):
@@ -158,13 +161,12 @@ def _theirs(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any]
     return flatten(load_pretrained(folder, "float32")[0]), 0
 
 
-def _of_run(start: StartConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
+def _of_run(folder: Path, wanted: str, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
     """The last weights of a finished run by path, and its step."""
-    folder = Path(start.folder).expanduser()
     old = read_config(folder)
-    if old.hash != start.hash:
+    if old.hash != wanted:
         raise CheckpointError(
-            f"{folder}: holds the run {old.hash}, but this one begins with the weights of {start.hash}; give its "
+            f"{folder}: holds the run {old.hash}, but this one begins with the weights of {wanted}; give its "
             "folder as start.folder"
         )
     arrays, step = _weights(folder, old, tokenizer)

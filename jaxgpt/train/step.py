@@ -35,7 +35,16 @@ class TrainState:
 
 def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step; the same for the same seed, whatever a variant adds to the model."""
-    model = config.make(named(jax.random.key(seed), "init"))
+    return state_of(init_model(config, seed), optimizer)
+
+
+def init_model(config: ModelConfig, seed: int) -> Any:
+    """The model before the first step."""
+    return config.make(named(jax.random.key(seed), "init"))
+
+
+def state_of(model: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step of a model's training."""
     return TrainState(jnp.int32(0), model, optimizer.init(model))
 
 

@@ -3,11 +3,10 @@
 import json
 import math
 import os
+import shutil
 
-import jax
 import pytest
 
-from jaxgpt.convert import save_pretrained
 from jaxgpt.errors import CheckpointError, ConfigError
 from jaxgpt.experiment import cli
 from jaxgpt.experiment.claims import Claim, evaluate_claims
@@ -19,21 +18,7 @@ from jaxgpt.experiment.results import Results, Row
 from jaxgpt.experiment.spec import Tuning, load_experiment
 from jaxgpt.experiment.tuning import grid_plan
 from jaxgpt.experiment.worker import execute
-from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.nn.feedforward.gated import GatedConfig
-from jaxgpt.nn.norm import RMSNormConfig
 from jaxgpt.train.run import read_config
-
-LLAMA = DecoderConfig(
-    vocab_size=257,
-    train_length=16,
-    num_layers=1,
-    num_heads=2,
-    width=16,
-    feedforward=GatedConfig(hidden=20),
-    norm=RMSNormConfig(1e-6),
-    init_std=0.3,
-)
 
 EXPERIMENT = '''"""What does YaRN give a model that is there already?"""
 
@@ -65,10 +50,9 @@ def claims():
 
 
 @pytest.fixture
-def loaded(toy):
+def loaded(toy, llama_checkpoint):
     """The toy's text and scale, and an experiment on a checkpoint of transformers without a tokenizer of its own."""
-    folder = toy.root / "llama"
-    save_pretrained(jax.jit(LLAMA.make)(jax.random.key(0)), LLAMA, folder)
+    folder = shutil.copytree(llama_checkpoint, toy.root / "llama")
     scale = toy.configs / "scale" / "small.yaml"  # what a scale says of sizes and lengths is not a checkpoint's
     more = "config:\n  model: {num_layers: 3}\n  data: {sequence_length: 32, tokenizer: {type: bpe}}\n"
     scale.write_text(scale.read_text().replace("config:\n", more))
@@ -81,7 +65,7 @@ def loaded(toy):
 def test_what_the_folder_decides(loaded):
     arms = {arm.name: arm for arm in loaded.plan().arms}
     llama = arms["llama"].training
-    assert (llama.model.num_layers, llama.data.sequence_length, llama.train.steps) == (1, 16, 0)
+    assert (llama.model.num_layers, llama.data.sequence_length, llama.train.steps) == (2, 16, 0)
     assert llama.start.folder == str(loaded.root / "llama")
     assert [arm.given for arm in arms.values()] == [True, True, False, False]
     assert arms["yarn"].training == llama

@@ -12,38 +12,34 @@ from jaxgpt.harness.__main__ import main
 from jaxgpt.models.decoder import DecoderConfig
 
 pytestmark = pytest.mark.torch  # the extra harness
-CHOICE = """
-task: colours
+HEAD = """
+task: NAME
 dataset_path: json
 dataset_kwargs: {data_files: {test: FILE}}
 test_split: test
+"""
+TASKS = {
+    "colours": """
 output_type: multiple_choice
 doc_to_text: "{{question}}"
 doc_to_choice: "{{choices}}"
 doc_to_target: answer
 metric_list: [{metric: acc}]
-"""
-PERPLEXITY = """
-task: whole
-dataset_path: json
-dataset_kwargs: {data_files: {test: FILE}}
-test_split: test
+""",
+    "whole": """
 output_type: loglikelihood_rolling
 doc_to_text: ""
 doc_to_target: "{{question}}"
 metric_list: [{metric: byte_perplexity}]
-"""
-WRITING = """
-task: writing
-dataset_path: json
-dataset_kwargs: {data_files: {test: FILE}}
-test_split: test
+""",
+    "writing": """
 output_type: generate_until
 generation_kwargs: {until: [" five"], max_gen_toks: 20, do_sample: false}
 doc_to_text: "one two"
 doc_to_target: " three four"
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
-"""
+""",
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +51,9 @@ def tasks(tmp_path_factory):
         {"question": "three four. one", "choices": [" nine", " two"], "answer": 1},
     ]
     (folder / "rows.json").write_text("\n".join(map(json.dumps, rows)))
-    for name, text in (("colours", CHOICE), ("whole", PERPLEXITY), ("writing", WRITING)):
-        (folder / f"{name}.yaml").write_text(text.replace("FILE", str(folder / "rows.json")))
+    for name, text in TASKS.items():
+        head = HEAD.replace("NAME", name).replace("FILE", str(folder / "rows.json"))
+        (folder / f"{name}.yaml").write_text(head + text)
     return folder
 
 

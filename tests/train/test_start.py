@@ -12,9 +12,6 @@ from jaxgpt.config import content_hash, decode, encode, write_yaml
 from jaxgpt.convert import load_pretrained, save_pretrained
 from jaxgpt.data.tokenizers.byte import ByteConfig
 from jaxgpt.errors import CheckpointError, ConfigError, ContextTooLong, DataError, Interrupted
-from jaxgpt.models.decoder import DecoderConfig
-from jaxgpt.nn.feedforward.gated import GatedConfig
-from jaxgpt.nn.norm import RMSNormConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.rope_scaling import LinearConfig, YarnConfig
 from jaxgpt.nn.position.rotary import RopeConfig
@@ -170,61 +167,42 @@ def test_a_run_that_is_not_at_its_end_gives_no_weights(tmp_path, tiny, monkeypat
 # ------------------------------------------------------------------------------------- checkpoints of transformers
 
 
-LLAMA = DecoderConfig(
-    vocab_size=257,
-    train_length=16,
-    num_layers=2,
-    num_heads=2,
-    width=32,
-    feedforward=GatedConfig(hidden=40),
-    norm=RMSNormConfig(1e-6),
-)
-
-
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
-    """A checkpoint of transformers that has no tokenizer of theirs."""
-    folder = tmp_path_factory.mktemp("theirs")
-    save_pretrained(jax.jit(LLAMA.make)(jax.random.key(1)), LLAMA, folder)
-    return folder
-
-
-def begun(theirs, tiny, *changes):
+def begun(llama_checkpoint, tiny, tmp_path, *changes):
     """A run that begins with it, on the parent's data."""
     base = encode(tiny())
     base = {name: base[name] for name in ("data", "train")}
-    path = theirs / "data.yaml"
+    path = tmp_path / "data.yaml"
     path.write_text(write_yaml(base))
-    return continue_from(theirs, [path], ["train.steps=0", *changes])
+    return continue_from(llama_checkpoint, [path], ["train.steps=0", *changes])
 
 
-def test_a_run_of_no_steps_has_the_weights_of_the_folder(theirs, tiny, tmp_path, read_status):
-    config = begun(theirs, tiny)
-    assert (config.start.folder, config.model.train_length, config.tokens) == (str(theirs), 16, 0)
+def test_a_run_of_no_steps_has_the_weights_of_the_folder(llama_checkpoint, tiny, tmp_path, read_status):
+    config = begun(llama_checkpoint, tiny, tmp_path)
+    assert (config.start.folder, config.model.train_length, config.tokens) == (str(llama_checkpoint), 16, 0)
     result = train(config, tmp_path / "run")
     assert (result.step, read_status(tmp_path / "run")["state"]) == (0, "trained")
     assert not (tmp_path / "run" / "checkpoints").exists()
     model, _ = load_model(tmp_path / "run")
-    there, _ = load_pretrained(theirs)
+    there, _ = load_pretrained(llama_checkpoint)
     for name, leaf in flatten(model).items():
         np.testing.assert_array_equal(leaf, flatten(there)[name])
     other = extended(config.model, {"type": "yarn", "factor": 2.0})
     assert load_model(tmp_path / "run", other)[0].config.position.scaling == YarnConfig(factor=2.0)
 
 
-def test_a_run_goes_on_from_the_folder_or_from_a_run_of_no_steps(theirs, tiny, tmp_path, read_metrics):
-    train(begun(theirs, tiny), tmp_path / "given")
-    direct = train(begun(theirs, tiny, "train.steps=2"), tmp_path / "direct")
+def test_a_run_goes_on_from_the_folder_or_from_a_run_of_no_steps(llama_checkpoint, tiny, tmp_path, read_metrics):
+    train(begun(llama_checkpoint, tiny, tmp_path), tmp_path / "given")
+    direct = train(begun(llama_checkpoint, tiny, tmp_path, "train.steps=2"), tmp_path / "direct")
     assert [line["step"] for line in read_metrics(tmp_path / "direct") if "loss" in line][-1] == 2
     through = train(continue_from(tmp_path / "given", [], ["train.steps=2"]), tmp_path / "through")
     for name, leaf in flatten(direct.model).items():
         np.testing.assert_array_equal(leaf, flatten(through.model)[name])
 
 
-def test_another_checkpoint_in_the_folder_is_refused(theirs, tiny, tmp_path):
-    config = begun(theirs, tiny)
-    model, _ = load_pretrained(theirs)
-    moved = shutil.copytree(theirs, tmp_path / "moved")
+def test_another_checkpoint_in_the_folder_is_refused(llama_checkpoint, tiny, tmp_path):
+    config = begun(llama_checkpoint, tiny, tmp_path)
+    model, _ = load_pretrained(llama_checkpoint)
+    moved = shutil.copytree(llama_checkpoint, tmp_path / "moved")
     again = dataclasses.replace(config, start=dataclasses.replace(config.start, folder=str(moved)))
     assert again.hash == config.hash
     train(again, tmp_path / "same")
@@ -239,10 +217,10 @@ def test_no_steps_need_weights(tiny):
         tiny("train.steps=0")
 
 
-def test_a_checkpoint_without_a_tokenizer_needs_to_be_told(theirs):
+def test_a_checkpoint_without_a_tokenizer_needs_to_be_told(llama_checkpoint):
     with pytest.raises(ConfigError, match=r"has no tokenizer.json, and its model knows one tokenizer only"):
-        continue_from(theirs)
-    assert continue_from(theirs, [], ["data.tokenizer=byte", "train.steps=0"]).data.tokenizer == ByteConfig()
+        continue_from(llama_checkpoint)
+    assert continue_from(llama_checkpoint, [], ["data.tokenizer=byte", "train.steps=0"]).data.tokenizer == ByteConfig()
 
 
 def test_a_folder_that_is_neither(tmp_path):

@@ -43,6 +43,18 @@ def digest_of(parts: Iterable[str]) -> str:
     return total.hexdigest()
 
 
+def listed(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """A setting that is one path, several or none, as several."""
+    if paths is None:
+        return ()
+    return (paths,) if isinstance(paths, str) else tuple(paths)
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a file or a folder it is in, below `root`, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
 @slot("corpus", package="jaxgpt.data.corpora")
 @dataclasses.dataclass(frozen=True)
 class CorpusConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-import importlib
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 from jaxgpt.config import content_hash
 from jaxgpt.data.cache import FileDigests, cache_directory
 from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
-from jaxgpt.errors import ConfigError, DataError, first_line
+from jaxgpt.errors import ConfigError, DataError, first_line, from_extra
 from jaxgpt.registry import register
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -84,7 +83,7 @@ class HuggingFaceConfig(CorpusConfig):
         return path
 
     def _stream(self, commit: str) -> Iterator[str]:
-        datasets = _library("datasets")
+        datasets = from_extra("datasets", "hf", "data.corpus: huggingface needs", DataError)
         where: dict[str, Any] = {} if self._local is not None else {"revision": commit}
         try:
             found = datasets.load_dataset(
@@ -124,7 +123,7 @@ class HuggingFaceConfig(CorpusConfig):
 @functools.cache  # a branch may move between two questions
 def _commit_of(name: str, revision: str) -> str:
     """The commit that a branch or tag stands for, as the hub tells it."""
-    hub = _library("huggingface_hub")
+    hub = from_extra("huggingface_hub", "hf", "data.corpus: huggingface needs", DataError)
     try:
         return str(hub.HfApi().dataset_info(name, revision=revision).sha)
     except Exception as error:  # the library's own, of many types
@@ -132,10 +131,3 @@ def _commit_of(name: str, revision: str) -> str:
             f"data.corpus: the hub does not tell the commit of {name} ({first_line(error)}); where there is no "
             "network, give the whole commit as data.corpus.revision"
         ) from None
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise DataError("data.corpus: huggingface needs the extra hf: pip install 'jaxgpt[hf]'") from None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import importlib
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest
-from jaxgpt.errors import DataError, first_line
+from jaxgpt.data.corpora.base import CorpusConfig, Digest, Document, digest_of, file_digest, is_hidden, listed
+from jaxgpt.errors import DataError, first_line, from_extra
 from jaxgpt.registry import register
 
 _PLAIN = (".txt", ".md", ".raw", ".tokens")  # the latter two: WikiText
@@ -45,7 +44,7 @@ class TextConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         for name in ("path", "validation_path"):
-            paths = _listed(getattr(self, name))
+            paths = listed(getattr(self, name))
             if not all(paths) or (name == "path" and not paths):
                 raise ValueError(f"{name}: must name at least one file or folder")
         if self.document_characters is not None and self.document_characters < 1:
@@ -58,7 +57,7 @@ class TextConfig(CorpusConfig):
     def _files(self, field: str) -> list[tuple[str, Path]]:
         """(name, file) in the order of the paths that `field` gives, and by name within a folder."""
         found: dict[Path, str] = {}
-        paths = _listed(getattr(self, field))
+        paths = listed(getattr(self, field))
         for given in paths:
             path = Path(given).expanduser()
             if path.is_dir():
@@ -96,7 +95,7 @@ class TextConfig(CorpusConfig):
                         empty = False
                         yield Document(number, piece, part)
         if empty:
-            given = ", ".join(_listed(getattr(self, field)))
+            given = ", ".join(listed(getattr(self, field)))
             raise DataError(f"data.corpus.{field}: {given} holds no text (only empty files or lines)")
 
     def _texts(self, path: Path) -> Iterable[tuple[str, str]]:
@@ -110,7 +109,7 @@ class TextConfig(CorpusConfig):
 
     def _rows(self, path: Path) -> Iterator[tuple[str, str]]:
         """(`:row`, text) of every row of a .parquet file, a few at a time."""
-        parquet = _parquet()
+        parquet = from_extra("pyarrow.parquet", "hf", "data.corpus: .parquet files need", DataError)
         try:
             with parquet.ParquetFile(path) as table:
                 names = table.schema_arrow.names
@@ -187,20 +186,6 @@ class TextConfig(CorpusConfig):
         return digest_of(parts)
 
 
-def _parquet() -> Any:
-    """The library that reads tables."""
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise DataError("data.corpus: .parquet files need the extra hf: pip install 'jaxgpt[hf]'") from None
-
-
-def _listed(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    if paths is None:
-        return ()
-    return (paths,) if isinstance(paths, str) else tuple(paths)
-
-
 def _kind(path: Path) -> str | None:
     """The suffix that says how a file is read, `.gz` aside; None where it cannot be."""
     suffixes = path.name.lower().removesuffix(".gz")
@@ -208,8 +193,7 @@ def _kind(path: Path) -> str | None:
 
 
 def _belongs(path: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return not hidden and _kind(path) is not None and path.is_file()
+    return not is_hidden(path, root) and _kind(path) is not None and path.is_file()
 
 
 def _bytes(path: Path) -> bytes:

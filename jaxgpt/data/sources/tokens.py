@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgpt.config import content_hash
 from jaxgpt.data.cache import FileDigests, cache_directory, cached
-from jaxgpt.data.corpora.base import digest_of
+from jaxgpt.data.corpora.base import digest_of, is_hidden, listed
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.shards import SUFFIXES, Shards, open_shard
 from jaxgpt.data.sources.text import TextDataset
@@ -45,7 +45,7 @@ class TokensDataConfig(DataConfig):
     packing: Literal["windows", "documents"] = "windows"  # across documents, or keeping them apart
 
     def __post_init__(self) -> None:
-        if not self.path or not all([self.path] if isinstance(self.path, str) else self.path):
+        if not self.path or not all(listed(self.path)):
             raise ValueError("path: must name at least one file or folder")
         if self.sequence_length < 1 or not 0 < self.validation_fraction < 1:
             raise ValueError("sequence_length: must be at least 1, and validation_fraction lie between 0 and 1")
@@ -54,8 +54,10 @@ class TokensDataConfig(DataConfig):
         return self.tokenizer.known_vocab_size()
 
     def describe(self) -> dict[str, object]:
-        paths = [self.path] if isinstance(self.path, str) else self.path
-        return {"corpus": ", ".join(Path(path).name for path in paths), "tokenizer": kind_of(self.tokenizer)}
+        return {
+            "corpus": ", ".join(Path(path).name for path in listed(self.path)),
+            "tokenizer": kind_of(self.tokenizer),
+        }
 
     def prepare(self, cache_dir: Path | None = None) -> TextDataset:
         directory = cache_directory(cache_dir) / "data"
@@ -145,17 +147,15 @@ def _no_texts(tokenizer: TokenizerConfig) -> Iterator[str]:
 def _files(field: str, given: str | tuple[str, ...] | None) -> list[Path]:
     """The files of a path or several, in order. Raises DataError where there are none."""
     found: list[Path] = []
-    for text in [given] if isinstance(given, str) else given or ():
+    for text in listed(given):
         path = Path(text).expanduser()
-        inside = sorted(file for file in path.rglob("*") if _belongs(file, path)) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and not is_hidden(file, path))
         if not inside or not inside[0].exists() or inside[0].suffix not in SUFFIXES:
             raise DataError(f"data.{field}: {text} is no file or folder with files that end in {' or '.join(SUFFIXES)}")
         found += inside
     return found
-
-
-def _belongs(path: Path, root: Path) -> bool:
-    return path.suffix in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _scan(files: Sequence[Path], shards: Sequence[np.ndarray], tokenizer: Tokenizer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxgpt.config import content_hash
 from jaxgpt.data.tokenizers.base import Tokenizer, TokenizerConfig, require_utf8
-from jaxgpt.errors import ConfigError, DataError, UserError
+from jaxgpt.errors import ConfigError, DataError, from_extra
 from jaxgpt.registry import register
 
 FILE = "tokenizer.json"
@@ -70,10 +69,7 @@ class PretrainedTokenizer(Tokenizer):
 
     def __init__(self, text: str, separator: str | None = None, usual: int | None = None):
         """separator: the token's text; without it the token numbered `usual`, or the first usual one there is."""
-        try:
-            library: Any = importlib.import_module("tokenizers")
-        except ImportError:
-            raise UserError("data.tokenizer: pretrained needs the extra hf: pip install 'jaxgpt[hf]'") from None
+        library = from_extra("tokenizers", "hf", "data.tokenizer: pretrained needs")
         try:
             self._library: Any = library.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
