@@ -9,18 +9,19 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SCRIPT = """
-import resource, sys
+import sys
 import jax, jax.numpy as jnp, jaxgpt
 overrides = [f"model.position.type={sys.argv[1]}", "model.vocab_size=1024", "data.sequence_length=256"]
 config = jaxgpt.load_config("configs/model/laptop.yaml", overrides)
 model = jax.jit(config.model.make)(jax.random.key(0))
 loss = jax.jit(lambda model, tokens: model(tokens).logits.sum())(model, jnp.ones((1, 16 * 256), jnp.int32))
 assert jnp.isfinite(loss)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# of this program alone: what getrusage calls the peak begins at the size of the process that started it
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no getrusage")
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
 @pytest.mark.parametrize("kind", ["alibi", "t5", "kerple", "fire", "sandwich"])
 def test_sixteen_training_lengths_fit_in_two_gigabytes(kind):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -28,5 +29,4 @@ def test_sixteen_training_lengths_fit_in_two_gigabytes(kind):
         [sys.executable, "-c", SCRIPT, kind], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    peak = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)  # bytes there, kilobytes here
-    assert peak < 2 * 2**30
+    assert int(done.stdout) * 1024 < 2 * 2**30
