@@ -24,7 +24,11 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests spend their time compiling, and plain code compiles three times as fast. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests
 # the code that users run; processes that tests start run that anyway.
-jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0")
+if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0":
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:  # read once, when the backend starts; what fuses best compiles longest
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false")
+        jax.jit(lambda x: x + 1)(0)
 
 ROOT = Path(__file__).resolve().parent.parent
 

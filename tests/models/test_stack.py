@@ -46,6 +46,12 @@ def make(config):
     return jax.jit(config.make)(jax.random.key(0))
 
 
+@functools.cache
+def loss_of(config):
+    """A loss, and its gradient."""
+    return jax.jit(jax.value_and_grad(lambda model: (model(TOKENS).logits ** 2).mean()))(make(config))
+
+
 @jax.jit
 def run(model, tokens, cache=None):
     return model(tokens, cache=cache)
@@ -70,12 +76,7 @@ def test_layers_run_in_their_order(config):
 @each
 @pytest.mark.parametrize("changes", [{"layers": "unroll"}, {"remat": True}, {"remat": True, "layers": "unroll"}])
 def test_how_layers_run_changes_no_number(config, changes):
-    def loss(model):
-        return (model(TOKENS).logits ** 2).mean()
-
-    (value, gradient), (other_value, other) = (
-        jax.jit(jax.value_and_grad(loss))(make(one)) for one in (config, dataclasses.replace(config, **changes))
-    )
+    (value, gradient), (other_value, other) = (loss_of(one) for one in (config, dataclasses.replace(config, **changes)))
     np.testing.assert_allclose(other_value, value, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-6)
