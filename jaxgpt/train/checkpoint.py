@@ -1,16 +1,16 @@
 """Checkpoints: Orbax for the arrays, and around it what Orbax does not check.
 
-A checkpoint holds the state's arrays under stable, readable paths (`model/blocks/mixer/query`), the data iterator and a
-manifest with shape, type and SHA-256 of every array, and the SHA-256 of the rest. Restoring compares all of them: bytes
-that flipped on disk, a missing array or another model are a `CheckpointError`, never a wrong result.
+A checkpoint holds the state's arrays under stable, readable paths (`model/blocks/mixer/query`), the data iterator and
+the run's identity, and a manifest of every file (`train.manifest`). Restoring compares all of it: bytes that flipped on
+disk, a missing file or another model are a `CheckpointError`, never a wrong result. Every device writes and reads its
+own part of a state that is divided, and a state may come back divided in another way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,21 +22,12 @@ import orbax.checkpoint as ocp
 
 from jaxgpt.errors import CheckpointError
 from jaxgpt.nn.params import flatten, unflatten
+from jaxgpt.train.manifest import DamagedCheckpoint, seal, verify
 
 S = TypeVar("S")
 
+_LOG = logging.getLogger(__name__)
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every phase of every save
-
-
-def _describe(array: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
-
-
-def _digest(content: Any) -> str:
-    """SHA-256 of what JSON can hold, the same before it is written and after it is read."""
-    plain = json.loads(json.dumps(content))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
@@ -75,10 +66,13 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int = 2):
         self.directory = directory.absolute()
         try:
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            sealing = ocp.AsyncOptions(post_finalization_callback=self._seal)
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=sealing)
+            handlers = {"state": ocp.PyTreeCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()}
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         except OSError as error:
             raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from None
+        self._saving = 0
 
     def latest(self) -> int | None:
         """The newest step that was saved whole, or None."""
@@ -86,72 +80,127 @@ class Checkpoints:
 
     def save(self, state: Any, step: int, extra: dict[str, Any]) -> None:
         """Write `state` with the JSON-able `extra` (iterator, identity). A failure leaves earlier checkpoints whole."""
-        # A copy, because the next step is given the state's buffers to overwrite.
-        arrays = {name: np.array(leaf, copy=True) for name, leaf in flatten(state).items()}
-        manifest = {"arrays": {name: _describe(array) for name, array in arrays.items()}, "extra": _digest(extra)}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest), extra=ocp.args.JsonSave(extra)
-        )
+        self.wait()
+        self._saving = step
+        arrays = {name: _own(leaf) for name, leaf in flatten(state).items()}
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), extra=ocp.args.JsonSave(extra))
         try:
             self._manager.save(step, args=items)
         except Exception as error:  # Orbax raises what its backends raise
-            raise self._failed("saving", step, error) from error
+            raise self._failed(step, error) from error
 
-    def restore(self, like: S, step: int | None = None) -> tuple[S, dict[str, Any]]:
+    def _seal(self) -> None:
+        """Called by Orbax when all files of a checkpoint are written and the folder has not got its name yet."""
+        for folder in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            seal(folder)
+
+    def restore(self, like: S, step: int | None = None, places: Any = None) -> tuple[S, dict[str, Any]]:
         """The state and `extra` of `step` (default: the newest), checked against the manifest and against `like`, an
-        abstract state (`jax.eval_shape`).
+        abstract state (`jax.eval_shape`). `places`: a tree of shardings of the same form; None: all on one device.
+
+        Raises DamagedCheckpoint where it is not what was written, CheckpointError where it is of something else.
         """
-        arrays, extra = self._read(step)
-        wanted = flatten(like)
-        require_same(arrays, wanted, str(self.directory))
-        return unflatten(like, {name: jax.numpy.asarray(arrays[name]) for name in wanted}), extra
+        step = self._verified(step)
+        with self._reading(step):
+            wanted, found = flatten(like), self._found(step)
+        require_same(found, wanted, str(self.directory))
+        whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shardings = dict.fromkeys(wanted, whole) if places is None else flatten(places)
+        ways = {name: ocp.ArrayRestoreArgs(sharding=shardings[name]) for name in wanted}
+        with self._reading(step):
+            arrays = self._arrays(step, wanted, ways)
+            extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
+        return unflatten(like, {name: arrays[name] for name in wanted}), extra
+
+    def restore_intact(self, like: S, places: Any = None) -> tuple[S, dict[str, Any]]:
+        """`restore` of the newest step that is intact. Newer ones, which are damaged, are named in a warning and moved
+        aside, to `damaged-STEP`; where no step is intact nothing is moved, and that is an error."""
+        damaged: list[DamagedCheckpoint] = []
+        for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
+            try:
+                restored = self.restore(like, step, places)
+            except DamagedCheckpoint as error:
+                damaged.append(error)
+                continue
+            for older, error in zip(steps, damaged, strict=False):
+                _LOG.warning("%s: %s; going back to the checkpoint of step %d", error.place, error.how, step)
+                self._move_aside(older)
+            return restored
+        if not damaged:
+            raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
+        newest = damaged[0]
+        raise CheckpointError(
+            f"{newest.place}: {newest.how}, and no other checkpoint is intact; remove {self.directory} to train from "
+            "the start"
+        )
 
     def arrays(self, prefix: str, step: int | None = None) -> dict[str, np.ndarray]:
-        """The leaves below `prefix` by path below it, whatever they belong to; only damage is an error."""
-        arrays, _ = self._read(step)
-        return {name.removeprefix(f"{prefix}/"): a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
+        """The leaves below `prefix` ("": all) by path below it, whatever they belong to; only damage is an error."""
+        step, begin = self._verified(step), f"{prefix}/" if prefix else ""
+        with self._reading(step):
+            found = {name: leaf for name, leaf in self._found(step).items() if name.startswith(begin)}
+            arrays = self._arrays(step, found, dict.fromkeys(found, ocp.RestoreArgs(restore_type=np.ndarray)))
+        return {name.removeprefix(begin): np.asarray(array) for name, array in arrays.items()}
 
-    def _read(self, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _verified(self, step: int | None) -> int:
         step = self.latest() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
+        if step not in self._manager.all_steps():
+            raise CheckpointError(f"{self.directory}: holds no checkpoint of step {step}")
+        verify(self.directory / str(step))
+        return step
+
+    def _found(self, step: int) -> dict[str, Any]:
+        """Shape and type of every array of a step."""
+        described = self._manager.item_metadata(step)["state"].tree
+        return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in described.items()}
+
+    def _arrays(self, step: int, wanted: Mapping[str, Any], ways: Mapping[str, Any]) -> dict[str, Any]:
+        template = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
+        state = ocp.args.PyTreeRestore(template, restore_args=dict(ways), partial_restore=True)
+        return self._manager.restore(step, args=ocp.args.Composite(state=state))["state"]
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
         try:
             with _one_error():
-                records = ocp.args.Composite(manifest=ocp.args.JsonRestore(), extra=ocp.args.JsonRestore())
-                found = self._manager.restore(step, args=records)
-                manifest, extra = found["manifest"], found["extra"]
-                described, expected = manifest["arrays"], manifest["extra"]
-                template = {n: np.empty(item["shape"], np.dtype(item["dtype"])) for n, item in described.items()}
-                items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-                restored = self._manager.restore(step, args=items)["state"]
+                yield
         except Exception as error:  # damage shows as anything from bare Exception to UnicodeDecodeError
-            raise self._failed("reading", step, error) from error
-        arrays = {name: np.asarray(array) for name, array in restored.items()}
-        damaged = [name for name, array in arrays.items() if _describe(array) != described[name]]
-        if _digest(extra) != expected:
-            damaged.append("extra")
-        if damaged:
-            raise CheckpointError(
-                f"{self.directory / str(step)}: {damaged[0]} is damaged (its checksum differs); delete this folder to "
-                "go back to the checkpoint before it"
-            )
-        return arrays, extra
+            raise DamagedCheckpoint(self.directory / str(step), f"cannot be read ({_reason(error)})") from error
+
+    def _move_aside(self, step: int) -> None:
+        aside = self.directory / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.directory / str(step)).rename(aside)
+        self._manager.reload()
 
     def wait(self) -> None:
         """Return when everything saved so far is on disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._failed("saving", None, error) from error
+            raise self._failed(None, error) from error
 
     def close(self) -> None:
         self.wait()
         self._manager.close()
 
-    def _failed(self, what: str, step: int | None, error: Exception) -> CheckpointError:
+    def _failed(self, step: int | None, error: Exception) -> CheckpointError:
         place = self.directory if step is None else self.directory / str(step)
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        advice = "delete this folder to go back to the checkpoint before it"
-        if what == "saving":
-            advice = "earlier checkpoints are whole; free space or mend permissions and run again to resume"
-        return CheckpointError(f"{place}: {what} the checkpoint failed ({reason}); {advice}")
+        return CheckpointError(
+            f"{place}: saving the checkpoint failed ({_reason(error)}); earlier checkpoints are whole; free space or "
+            "mend permissions and run again to resume"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _own(leaf: Any) -> Any:
+    """A copy where the next step may overwrite the buffer that is being written: it is given the state's buffers, and
+    on a CPU they are read in place."""
+    if not isinstance(leaf, jax.Array):
+        return np.array(leaf, copy=True)
+    return leaf.copy() if next(iter(leaf.devices())).platform == "cpu" else leaf

@@ -121,21 +121,19 @@ class _Loop:
             return {"out_shardings": state}
         return {"in_shardings": (state, self.layout.rows), "out_shardings": (state, None)}
 
-    def _placed(self, state: TrainState) -> TrainState:
-        return state if self.layout is None else jax.device_put(state, self.layout.of(state))
-
     def _on_devices(self, batch: Batch) -> Batch:
         return batch if self.layout is None else jax.device_put(batch, self.layout.rows)
 
     def start(self) -> TrainState:
-        """The state to go on from: the last checkpoint's, or a new one, with another run's weights if so asked."""
+        """The state to go on from: the newest intact checkpoint's, or a new one, with given weights if so asked."""
         if self.checkpoints.latest() is None:
             if self.config.start is None:
                 return jax.jit(self.init, **self._places())()
             model = _given(self.config, self.dataset, self.directory)
             return jax.jit(lambda model: state_of(model, self.optimizer), **self._places())(model)
-        state, extra = self.checkpoints.restore(jax.eval_shape(self.init))
-        state = self._placed(state)
+        like = jax.eval_shape(self.init)
+        places = None if self.layout is None else self.layout.of(like)
+        state, extra = self.checkpoints.restore_intact(like, places)
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
         if extra["config"] != self.config.hash:
             raise CheckpointError(

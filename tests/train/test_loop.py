@@ -27,7 +27,7 @@ def newest(directory):
     """Step and arrays of a run's last checkpoint, by name."""
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
-        return checkpoints.latest(), checkpoints._read(None)[0]
+        return checkpoints.latest(), checkpoints.arrays("")
     finally:
         checkpoints.close()
 
@@ -159,6 +159,32 @@ def test_a_crash_goes_on_from_the_last_checkpoint(tiny, tmp_path, finished, monk
     assert read_metrics(tmp_path / "run") == read_metrics(finished[1])
     (_, again), (_, whole) = newest(tmp_path / "run"), newest(finished[1])
     for name, array in whole.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut short", "deleted"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    tmp_path, finished, read_metrics, read_status, caplog, how
+):
+    """That of step 9, so that training goes on from step 8, and ends with the same numbers and the same records."""
+    config, whole, _ = finished
+    directory = shutil.copytree(whole, tmp_path / "run")
+    path = max((directory / "checkpoints" / "9" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    path.unlink()
+    if how != "deleted":
+        path.write_bytes(content[:-1] if how == "cut short" else bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(CheckpointError, match=rf"{path}: is .*; train again, which goes on from the newest"):
+        load_model(directory)
+    train(config, directory)
+    assert [record.getMessage() for record in caplog.records if "going back" in record.getMessage()] == [
+        f"{path}: is {'missing' if how == 'deleted' else 'damaged (its checksum differs)'}; going back to the "
+        "checkpoint of step 8"
+    ]
+    assert read_metrics(directory) == read_metrics(whole)
+    assert read_status(directory) == read_status(whole)
+    (_, again), (_, once) = newest(directory), newest(whole)
+    for name, array in once.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
