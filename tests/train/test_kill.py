@@ -43,7 +43,7 @@ def wait_for_a_step(run, directory):
 
 
 def test_fifty_kills_change_no_bit(overrides, tmp_path):
-    settings = overrides("train.steps=4000", "train.checkpoint_every=3", "train.validate_every=4000")
+    settings = overrides("train.steps=1500", "train.checkpoint_every=3", "train.validate_every=1500")
     draw, while_saving = random.Random(0), 0
     killed = tmp_path / "killed"
     for _ in range(KILLS):
