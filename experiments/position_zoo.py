@@ -8,6 +8,8 @@ ranks the arms at the training length and at four times of it.
 
 from __future__ import annotations
 
+import re
+
 from jaxgpt.config import encode
 from jaxgpt.experiment import published
 from jaxgpt.experiment.claims import Claim, nll, show
@@ -38,7 +40,7 @@ def variants() -> list[Variant]:
 
 
 def _summary(config_class: type) -> str:
-    return (config_class.__doc__ or "").split("(", 1)[0].split(".", 1)[0].strip()
+    return re.split(r"[(.:]", config_class.__doc__ or "", maxsplit=1)[0].strip()
 
 
 def tuning() -> Tuning:

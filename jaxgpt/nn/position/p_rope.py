@@ -16,7 +16,7 @@ from jaxgpt.registry import register
 @register("p_rope")
 @dataclasses.dataclass(frozen=True)
 class PRopeConfig(RopeConfig):
-    """Rotary positions in which only the fastest pairs turn, the first int(p * r // 2) of r/2; the others carry meaning
+    """Rotary positions in which only the fastest pairs turn: of r/2 the first int(p * r // 2); the others carry meaning
     that no distance disturbs (Barbero et al. 2024, arXiv:2410.06205, section 6.1). Frequencies are those of rope,
     theta^(-2i/r): unlike rope with `fraction=p`, which spreads the whole range of them over fewer pairs.
 
