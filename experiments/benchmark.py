@@ -33,7 +33,7 @@ from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.train.environment import prepare_jax
-from jaxgpt.train.optimizer import AdamWConfig
+from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.step import init_state, loss_sum, make_train_step
 
 LEARNING_RATE, CLIP = 1e-3, 1.0

@@ -13,7 +13,7 @@ from jaxgpt.nn.position.alibi import AlibiConfig
 from jaxgpt.nn.position.base import NopeConfig
 from jaxgpt.nn.position.rope_scaling import LinearConfig
 from jaxgpt.nn.position.rotary import RopeConfig
-from jaxgpt.train.optimizer import AdamWConfig
+from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.run import TrainConfig
 from jaxgpt.train.schedule import ConstantConfig, CosineConfig, WSDConfig
 

@@ -4,6 +4,7 @@ their readable paths, a public format."""
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import jax
@@ -51,14 +52,22 @@ def _key_name(key: Any) -> str:
     raise AssertionError(f"unknown pytree key {key!r}")
 
 
+def path_name(path: Iterable[Any]) -> str:
+    """`model/blocks/mixer/query`: a path of JAX in words."""
+    return "/".join(_key_name(key) for key in path)
+
+
 def flatten(tree: Any) -> dict[str, Any]:
-    """`{"model/blocks/mixer/query": array, ...}`: the leaves of a state by readable path, in a stable order."""
+    """`{"model/blocks/mixer/query": array, ...}`: the leaves of a state by readable path, in a stable order. Variables
+    whose value was masked out have none."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     flat = {}
     for path, leaf in leaves:
         if isinstance(leaf, nnx.Variable):
             leaf = leaf.get_raw_value()
-        flat["/".join(_key_name(key) for key in path)] = leaf
+            if not jax.tree.leaves(leaf):
+                continue
+        flat[path_name(path)] = leaf
     return flat
 
 

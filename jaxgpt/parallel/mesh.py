@@ -92,7 +92,7 @@ class Layout:
         return jax.tree.map(self._one, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
     def _one(self, leaf: Any) -> NamedSharding:
-        if not isinstance(leaf, nnx.Variable):
+        if not isinstance(leaf, nnx.Variable) or not jax.tree.leaves(leaf):
             return NamedSharding(self.mesh, PartitionSpec())
         shape = leaf.get_raw_value().shape
         names = leaf.get_metadata().get("axes", ())

@@ -134,12 +134,18 @@ class Checkpoints:
             "the start"
         )
 
-    def arrays(self, prefix: str, step: int | None = None) -> dict[str, np.ndarray]:
-        """The leaves below `prefix` ("": all) by path below it, whatever they belong to; only damage is an error."""
-        step, begin = self._verified(step), f"{prefix}/" if prefix else ""
+    def arrays(self, *prefixes: str, step: int | None = None) -> dict[str, np.ndarray]:
+        """The leaves below the first of these prefixes that has any, by path below it (without a prefix: all leaves),
+        whatever they belong to; only damage is an error."""
+        step = self._verified(step)
         with self._reading(step):
-            found = {name: leaf for name, leaf in self._found(step).items() if name.startswith(begin)}
-            arrays = self._arrays(step, found, dict.fromkeys(found, ocp.RestoreArgs(restore_type=np.ndarray)))
+            found = self._found(step)
+            begins = [f"{prefix}/" for prefix in prefixes] or [""]
+            begin = next((begin for begin in begins if any(name.startswith(begin) for name in found)), None)
+            if begin is None:
+                return {}
+            below = {name: leaf for name, leaf in found.items() if name.startswith(begin)}
+            arrays = self._arrays(step, below, dict.fromkeys(below, ocp.RestoreArgs(restore_type=np.ndarray)))
         return {name.removeprefix(begin): np.asarray(array) for name, array in arrays.items()}
 
     def _verified(self, step: int | None) -> int:

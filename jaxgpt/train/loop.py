@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.packing import Batch
@@ -21,8 +20,10 @@ from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
 from jaxgpt.files import write_json
+from jaxgpt.train.average import make_averaging
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
+from jaxgpt.train.groups import make_optimizer
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder, with_sizes
 from jaxgpt.train.start import fresh_model, starting_model
@@ -93,14 +94,20 @@ class _Loop:
         train, data = config.train, config.data
         self.done = 0
         self.schedule = train.schedule.make(train.learning_rate, train.steps)
-        optimizer = train.optimizer.make(self.schedule)
-        if train.gradient_clip is not None:
-            optimizer = optax.chain(optax.clip_by_global_norm(train.gradient_clip), optimizer)
+        optimizer = make_optimizer(train.optimizer, self.schedule, train.gradient_clip, train.groups)
+        averaging = make_averaging(train.optimizer, train.ema)
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
-        self.optimizer = optimizer
-        self.init = lambda: init_state(model, optimizer, config.seed)
+        averages = averaging is not None
+        self.init = lambda: init_state(model, optimizer, config.seed, averages)
+        self.begin = lambda model: state_of(model, optimizer, averages)
         self.layout = None if train.mesh is None else train.mesh.make(jax.devices())
-        step = make_train_step(optimizer, seed=config.seed, packed=dataset.packed, accumulation=train.accumulation)
+        step = make_train_step(
+            optimizer,
+            seed=config.seed,
+            packed=dataset.packed,
+            accumulation=train.accumulation,
+            averaging=averaging,
+        )
         self.train_step = jax.jit(step, donate_argnums=0, **self._places(of_inputs=True))
         self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
         self.identity = pipeline_identity(
@@ -130,7 +137,7 @@ class _Loop:
             if self.config.start is None:
                 return jax.jit(self.init, **self._places())()
             model = _given(self.config, self.dataset, self.directory)
-            return jax.jit(lambda model: state_of(model, self.optimizer), **self._places())(model)
+            return jax.jit(self.begin, **self._places())(model)
         like = jax.eval_shape(self.init)
         places = None if self.layout is None else self.layout.of(like)
         state, extra = self.checkpoints.restore_intact(like, places)
@@ -149,7 +156,7 @@ class _Loop:
         self.done = int(state.step)
         if self.done >= train.steps:
             write_status(self.directory, "trained", self.done, train.steps)
-            return TrainResult(state.model, self.done, None, None)
+            return TrainResult(state.evaluated, self.done, None, None)
         recorder = Recorder(self.directory, steps=train.steps, start=self.done, tensorboard=train.tensorboard)
         try:
             with interruptible() as stopping, TrainingProgress(train.steps, self.done, self.directory.name) as progress:
@@ -189,14 +196,14 @@ class _Loop:
             if validating or saving:
                 loss, pending = read(metrics, self.done), None
             if validating:
-                validation = self.validate(state.model)
+                validation = self.validate(state.evaluated)
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
             if saving:
                 self.save(state)
             if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
-        return TrainResult(state.model, self.done, loss, validation)
+        return TrainResult(state.evaluated, self.done, loss, validation)
 
     def _read(
         self, metrics: dict[str, jax.Array], step: int, recorder: Recorder, progress: TrainingProgress, rate: _Rate

@@ -29,7 +29,9 @@ from jaxgpt.files import write_atomic
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.parallel.mesh import MeshConfig
-from jaxgpt.train.optimizer import AdamWConfig, OptimizerConfig
+from jaxgpt.train.groups import GroupConfig
+from jaxgpt.train.optimizer.adamw import AdamWConfig
+from jaxgpt.train.optimizer.base import OptimizerConfig
 from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
 from jaxgpt.train.surgery import StartConfig
 
@@ -47,6 +49,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineConfig()
     gradient_clip: float | None = 1.0  # bound on the gradient's global norm
+    groups: tuple[GroupConfig, ...] = added_later(())  # parameters with settings of their own
+    ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
     mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise, no more
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
@@ -65,6 +69,10 @@ class TrainConfig:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise ValueError(f"gradient_clip must be positive or null, got {self.gradient_clip}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is a decay, above 0 and below 1, or null; got {self.ema}")
+        if self.ema is not None and self.optimizer.averages:
+            raise ValueError("ema: the optimizer has an average of its own; leave one of them out")
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
         if self.mesh is not None and (self.batch_size // self.accumulation) % self.mesh.rows:

@@ -186,6 +186,6 @@ def _weights(directory: Path, config: RunConfig, tokenizer: Tokenizer) -> tuple[
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
         step = checkpoints.latest()
-        return checkpoints.arrays("model", step), step or 0
+        return checkpoints.arrays("average", "model", step=step), step or 0
     finally:
         checkpoints.close()

@@ -19,6 +19,7 @@ from jaxgpt.models.base import ModelConfig, summary
 from jaxgpt.nn.params import named
 from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops.cross_entropy import fused
+from jaxgpt.train.average import Averaging
 
 Batch = Mapping[str, Any]
 
@@ -31,11 +32,19 @@ class TrainState:
     step: Array  # int32 scalar: steps done
     model: Any
     optimizer: Any  # optax state
+    average: Any = None  # of the model, where that is what is evaluated
+
+    @property
+    def evaluated(self) -> Any:
+        """The model to evaluate."""
+        return self.model if self.average is None else self.average
 
 
-def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, averages: bool = False
+) -> TrainState:
     """The state before the first step; the same for the same seed, whatever a variant adds to the model."""
-    return state_of(init_model(config, seed), optimizer)
+    return state_of(init_model(config, seed), optimizer, averages)
 
 
 def init_model(config: ModelConfig, seed: int) -> Any:
@@ -43,9 +52,9 @@ def init_model(config: ModelConfig, seed: int) -> Any:
     return config.make(named(jax.random.key(seed), "init"))
 
 
-def state_of(model: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def state_of(model: Any, optimizer: optax.GradientTransformation, averages: bool = False) -> TrainState:
     """The state before the first step of a model's training."""
-    return TrainState(jnp.int32(0), model, optimizer.init(model))
+    return TrainState(jnp.int32(0), model, optimizer.init(model), jax.tree.map(jnp.copy, model) if averages else None)
 
 
 def loss_sum(model: Any, batch: Batch, packed: bool, key: Array | None = None) -> Array:
@@ -74,7 +83,12 @@ def objective(model: Any, batch: Batch, packed: bool, key: Array) -> tuple[Array
 
 
 def make_train_step(
-    optimizer: optax.GradientTransformation, *, seed: int, packed: bool, accumulation: int = 1
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    packed: bool,
+    accumulation: int = 1,
+    averaging: Averaging | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss without the layers' own, the norm of
     the gradient, and a summary of routers.
@@ -110,7 +124,8 @@ def make_train_step(
         total, aux = jax.tree.map(lambda value: value * scale, sums)
         model: Any = optax.apply_updates(state.model, updates)
         model = model.after_step(aux)
+        average = averaging and averaging(state.average, model, optimizer_state, state.step)
         metrics = {"loss": total, "gradient_norm": optax.tree.norm(gradients), **summary(aux)}
-        return TrainState(state.step + 1, model, optimizer_state), metrics
+        return TrainState(state.step + 1, model, optimizer_state, average), metrics
 
     return train_step

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 
+from jaxgpt.train.record import Recorder
 from jaxgpt.train.run import load_config
 
 TINY = [
@@ -75,3 +78,20 @@ def read_metrics():
 @pytest.fixture(scope="session")
 def read_status():
     return lambda directory: json.loads((directory / "status.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def interrupt_after():
+    """`interrupt_after(monkeypatch, step)`: send this process SIGTERM once the metrics of a step are written."""
+
+    def arrange(patch: pytest.MonkeyPatch, step: int) -> None:
+        write_line = Recorder.metrics
+
+        def write_and_stop(recorder, **entry):
+            write_line(recorder, **entry)
+            if entry["step"] == step and "loss" in entry:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Recorder, "metrics", write_and_stop)
+
+    return arrange

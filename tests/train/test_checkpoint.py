@@ -86,8 +86,10 @@ def test_what_comes_back_is_what_was_saved(saved, state):
 
 def test_a_part_comes_back_alone(saved, state):
     checkpoints = Checkpoints(saved)
-    part = checkpoints.arrays("model", 3)
+    part = checkpoints.arrays("absent", "model", step=3)
     require_same(part, flatten(abstract(state.model)), "here")
+    assert checkpoints.arrays("absent") == {}
+    assert checkpoints.arrays().keys() == flatten(state).keys()
     for name, array in flatten(state.model).items():
         np.testing.assert_array_equal(part[name], array)
     checkpoints.close()

@@ -26,7 +26,7 @@ def finish(overrides, directory):
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
     checkpoints = Checkpoints(directory / "checkpoints")
-    arrays = checkpoints.arrays("")
+    arrays = checkpoints.arrays()
     checkpoints.close()
     return arrays
 

@@ -27,21 +27,9 @@ def newest(directory):
     """Step and arrays of a run's last checkpoint, by name."""
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
-        return checkpoints.latest(), checkpoints.arrays("")
+        return checkpoints.latest(), checkpoints.arrays()
     finally:
         checkpoints.close()
-
-
-def interrupt_after(monkeypatch, step):
-    """Send this process SIGTERM once the metrics of a step are written."""
-    write_line = Recorder.metrics
-
-    def write_and_stop(recorder, **entry):
-        write_line(recorder, **entry)
-        if entry["step"] == step and "loss" in entry:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Recorder, "metrics", write_and_stop)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +100,7 @@ def test_the_model_of_a_run_is_had_back(finished):
 
 
 def test_documents_and_accumulation_and_dropout_resume_bit_for_bit(
-    tiny, tmp_path, monkeypatch, read_metrics, read_status
+    tiny, tmp_path, monkeypatch, read_metrics, read_status, interrupt_after
 ):
     config = tiny(
         "data.packing=documents", "train.accumulation=2", "model.residual_dropout=0.1", "model.attention_dropout=0.1"

@@ -55,7 +55,7 @@ class Learned(PositionEncoding):
     def __init__(self, config: LearnedConfig, dims: PositionDims, *, key: Array):
         self.num_positions = config.num_positions or dims.train_length
         self.max_length = self.num_positions if config.beyond == "error" else None
-        self.table = normal(key, "table", (self.num_positions, dims.width), (None, "embed"), config.init_std)
+        self.table = normal(key, "table", (self.num_positions, dims.width), ("position", "embed"), config.init_std)
 
     def embed(self, x_BTD: Array, positions: Positions) -> Array:
         """x + E[position]. Raises ConfigError where concrete positions lie past the table and the policy is `error`."""

@@ -1,0 +1,66 @@
+"""The one interface between gradients and updates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from jaxgpt.nn.params import path_name
+from jaxgpt.registry import slot
+
+Decays = Callable[[Any], Any]
+"""Model -> tree of bool of the same form: which parameters weight decay acts on."""
+
+
+def per_parameter(model: Any, of: Callable[[str, Any], Any]) -> Any:
+    """A tree of the same form with `of(path, parameter)` in place of every array; what optax has masked stays so."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return of(path_name(path), leaf)
+        masked = isinstance(leaf.get_raw_value(), optax.MaskedNode)
+        return leaf if masked else leaf.replace(of(path_name(path), leaf))
+
+    return jax.tree_util.tree_map_with_path(one, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def declared_decay(parameter: Any) -> bool:
+    """Whether weight decay acts on a parameter, as `nn.params` declared it: on matrices."""
+    return isinstance(parameter, nnx.Variable) and bool(parameter.get_metadata().get("decay", False))
+
+
+def decay_mask(model: Any) -> Any:
+    """True for the parameters that weight decay acts on."""
+    return per_parameter(model, lambda _, parameter: declared_decay(parameter))
+
+
+@slot("optimizer", package="jaxgpt.train.optimizer")
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients become updates."""
+
+    averages = False  # whether other weights are evaluated than are trained
+
+    def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
+        raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def average(self, state: Any, model: Any) -> Any:
+        """The weights to evaluate, of an optimizer that `averages`, from its state and the weights that are trained."""
+        raise TypeError(f"{type(self).__qualname__} does not average")
+
+
+def check_betas(config: Any, *names: str) -> None:
+    """Raise ValueError unless these fields are decay rates."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+
+
+def check_sizes(epsilon: float, weight_decay: float) -> None:
+    if epsilon <= 0 or weight_decay < 0:
+        raise ValueError("epsilon must be positive and weight_decay not negative")

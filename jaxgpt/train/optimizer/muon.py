@@ -1,0 +1,89 @@
+"""Muon."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import optax
+from optax import contrib
+
+from jaxgpt.registry import register
+from jaxgpt.train.optimizer.adamw import AdamWConfig
+from jaxgpt.train.optimizer.base import (
+    Decays,
+    OptimizerConfig,
+    check_betas,
+    check_sizes,
+    decay_mask,
+    declared_decay,
+    per_parameter,
+)
+
+TABLES = ("vocab", "position")
+"""Names of dimensions that are looked up or chosen from rather than multiplied by."""
+
+
+@register("muon")
+@dataclasses.dataclass(frozen=True)
+class MuonConfig(OptimizerConfig):
+    """Muon: the momentum of every matrix is replaced by the nearest orthogonal one (Jordan et al. 2024), scaled so that
+    its root mean square is AdamW's, whose learning rate and weight decay then fit (Liu et al. 2025, arXiv:2502.16982,
+    equation 4). What is no matrix, embeddings and the head are moved by AdamW.
+
+    Matrices are those between the inputs and the outputs of a layer, one for each layer of a stack and each expert; of
+    an attention's projections, all heads' together.
+
+    steps: of the Newton-Schulz iteration.
+    scale: root mean square of an update, before the learning rate.
+    adamw: what moves the rest.
+    """
+
+    beta: float = 0.95
+    steps: int = 5
+    scale: float = 0.2
+    weight_decay: float = 0.1
+    adamw: AdamWConfig = AdamWConfig()
+
+    def __post_init__(self):
+        check_betas(self, "beta")
+        check_sizes(1.0, self.weight_decay)
+        if self.steps < 1 or self.scale <= 0:
+            raise ValueError("steps must be at least 1 and scale positive")
+
+    def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
+        muon = contrib.muon(
+            learning_rate,
+            ns_steps=self.steps,
+            beta=self.beta,
+            weight_decay=self.weight_decay,
+            weight_decay_mask=decays,
+            consistent_rms=self.scale,
+            muon_weight_dimension_numbers=lambda tree: per_parameter(tree, matrix),
+        )
+        rest = self.adamw.make(learning_rate, decays)
+        return optax.partition({"muon": muon, "adamw": rest}, lambda tree: per_parameter(tree, _mover))
+
+
+def matrix(path: str, parameter: Any) -> contrib.MuonDimensionNumbers | None:
+    """Which dimensions of a parameter are inputs and which outputs, by its named axes; None where it is no matrix.
+
+    Weights are laid out [inputs, outputs], layers and experts before: one dimension of inputs, or, where the model's
+    width comes last, one of outputs. The rest are the other side's (heads and their width).
+    """
+    if not declared_decay(parameter):
+        return None
+    axes = tuple(parameter.get_metadata()["axes"])
+    if axes[:1] == ("expert",):
+        axes = axes[1:]
+    if len(axes) < 2 or any(name in TABLES for name in axes):
+        return None
+    one, *rest = range(-len(axes), 0)
+    if axes[-1] == "embed":
+        *rest, one = range(-len(axes), 0)
+        return contrib.MuonDimensionNumbers(tuple(rest), (one,))
+    return contrib.MuonDimensionNumbers((one,), tuple(rest))
+
+
+def _mover(path: str, parameter: Any) -> str:
+    return "adamw" if matrix(path, parameter) is None else "muon"
