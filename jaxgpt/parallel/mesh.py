@@ -96,6 +96,8 @@ class Layout:
             return NamedSharding(self.mesh, PartitionSpec())
         shape = leaf.get_raw_value().shape
         names = leaf.get_metadata().get("axes", ())
+        if len(names) > len(shape):  # a summary that an optimizer keeps of a parameter
+            names = ()
         names = (None,) * (len(shape) - len(names)) + tuple(names)  # layers that are stacked come first
         spec: list[str | None] = []
         for size, name in zip(shape, names, strict=True):

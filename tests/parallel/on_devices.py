@@ -29,10 +29,10 @@ MESHES = {
 }
 
 
-def run(folder, model, mesh, steps):
+def run(folder, changes, mesh, steps):
     """Losses by step, the validation loss, and where the experts' and the heads' matrices lie."""
     raw = json.loads((folder / "config.json").read_text())
-    raw = merge(raw, {"model": model, "train": {"mesh": mesh, "steps": steps}})
+    raw = merge(merge(raw, changes), {"train": {"mesh": mesh, "steps": steps}})
     config = decode(RunConfig, raw)
     place = folder / f"run-{config.hash}-{steps}"
     result = train(config, place)
@@ -53,12 +53,13 @@ def run(folder, model, mesh, steps):
 
 def main(folder):
     found = {}
-    for kind, model in json.loads((folder / "models.json").read_text()).items():
-        for name, mesh in MESHES.items():
-            found[f"{kind} {name}"] = run(folder, model, mesh, 6)
+    cases = json.loads((folder / "cases.json").read_text())
+    for kind, changes in cases.items():
+        for name in MESHES if "model" in changes else ("none", "all"):
+            found[f"{kind} {name}"] = run(folder, changes, MESHES[name], 6)
             for left in folder.glob("run-*"):  # a mesh changes no hash: one folder for all
                 shutil.rmtree(left)
-    model = json.loads((folder / "models.json").read_text())["dropless"]
+    model = cases["dropless"]["model"]
     raw = json.loads((folder / "config.json").read_text())
     started = decode(RunConfig, merge(raw, {"model": model, "train": {"mesh": MESHES["expert"], "steps": 6}}))
     asked = iter([False, False, True, *[False] * 9])

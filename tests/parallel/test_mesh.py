@@ -1,5 +1,6 @@
 """Meshes: what lies where, and that training on one equals training on one device."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -25,6 +26,14 @@ MODELS = {
     "ragged": {"feedforward": {**EXPERTS, "implementation": "ragged"}},
     "capacity": {"feedforward": {**EXPERTS, "capacity": 1.25}},
 }
+OPTIMIZERS = {
+    "muon": {"optimizer": {"type": "muon"}, "ema": 0.9},
+    "adafactor": {"optimizer": {"type": "adafactor", "factored_from": 16}},
+    "groups": {
+        "optimizer": {"type": "schedule_free"},
+        "groups": [{"match": ["embedding"], "learning_rate": 0.5}, {"match": ["*/query"], "learning_rate": 0.0}],
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +52,12 @@ def found(tmp_path_factory):
     raw["data"]["sequence_length"] = 16
     raw["train"].update(batch_size=8, log_every=1, validate_every=6, validation_tokens=256, tensorboard=False)
     (folder / "config.json").write_text(json.dumps(raw))
-    (folder / "models.json").write_text(json.dumps(MODELS))
+    cases = {name: {"model": model} for name, model in MODELS.items()}
+    cases |= {name: {"train": train} for name, train in OPTIMIZERS.items()}
+    (folder / "cases.json").write_text(json.dumps(cases))
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
         "JAX_PLATFORMS": "cpu",
         "JAXGPT_CACHE": str(folder / "cache"),
     }
@@ -57,10 +68,15 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["data", "fsdp", "tensor", "expert", "all"])
-@pytest.mark.parametrize("model", MODELS)
-def test_training_equals_that_on_one_device(found, model, mesh):
-    alone, here = found[f"{model} none"], found[f"{model} {mesh}"]
+@pytest.mark.parametrize(
+    ("case", "mesh"),
+    [
+        *itertools.product(MODELS, ["data", "fsdp", "tensor", "expert", "all"]),
+        *((optimizer, "all") for optimizer in OPTIMIZERS),
+    ],
+)
+def test_training_equals_that_on_one_device(found, case, mesh):
+    alone, here = found[f"{case} none"], found[f"{case} {mesh}"]
     assert alone["hash"] == here["hash"], "a mesh makes no other run"
     assert len(here["losses"]) == 6
     np.testing.assert_allclose(here["losses"], alone["losses"], atol=1e-5)
