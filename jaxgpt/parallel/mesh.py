@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxgpt.errors import ConfigError
+from jaxgpt.nn.params import path_name
 
 PLACES = {
     "embed": "fsdp",
@@ -26,6 +27,9 @@ PLACES = {
     "expert": "expert",
 }
 """Name of a parameter's dimension -> axis of the mesh. Dimensions of other names are whole on every device."""
+
+SUMMARIES = frozenset(("v_row", "v_col"))
+"""What optax calls means over a dimension of a parameter. They are small, and whole on every device."""
 
 ROWS = ("data", "fsdp", "expert")
 """Axes along which the rows of a batch are divided."""
@@ -89,14 +93,15 @@ class Layout:
     def of(self, tree: Any) -> Any:
         """The shardings of a state, real or abstract, as a tree of the same form. Parameters and what an optimizer
         keeps of them lie as their named dimensions say; a dimension that its axis does not divide stays whole."""
-        return jax.tree.map(self._one, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+        return jax.tree_util.tree_map_with_path(self._one, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
-    def _one(self, leaf: Any) -> NamedSharding:
-        if not isinstance(leaf, nnx.Variable) or not jax.tree.leaves(leaf):
+    def _one(self, path: Any, leaf: Any) -> NamedSharding:
+        summary = not SUMMARIES.isdisjoint(path_name(path).split("/"))
+        if summary or not isinstance(leaf, nnx.Variable) or not jax.tree.leaves(leaf):
             return NamedSharding(self.mesh, PartitionSpec())
         shape = leaf.get_raw_value().shape
         names = leaf.get_metadata().get("axes", ())
-        if len(names) > len(shape):  # a summary that an optimizer keeps of a parameter
+        if len(names) > len(shape):  # where an optimizer keeps nothing it keeps one number
             names = ()
         names = (None,) * (len(shape) - len(names)) + tuple(names)  # layers that are stacked come first
         spec: list[str | None] = []

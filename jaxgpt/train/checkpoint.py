@@ -1,15 +1,17 @@
 """Checkpoints: Orbax for the arrays, and around it what Orbax does not check.
 
 A checkpoint holds the state's arrays under stable, readable paths (`model/blocks/mixer/query`), the data iterator and
-the run's identity, and a manifest of every file (`train.manifest`). Restoring compares all of it: bytes that flipped on
-disk, a missing file or another model are a `CheckpointError`, never a wrong result. Every device writes and reads its
-own part of a state that is divided, and a state may come back divided in another way.
+the run's identity, and a manifest of the files that hold them (`train.manifest`). Restoring compares all of it: bytes
+that flipped on disk, a missing file or another model are a `CheckpointError`, never a wrong result. Every device writes
+and reads its own part of a state that is divided, and a state may come back divided in another way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,7 +29,7 @@ from jaxgpt.train.manifest import DamagedCheckpoint, seal, verify
 S = TypeVar("S")
 
 _LOG = logging.getLogger(__name__)
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every phase of every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every phase of a save, and errors that it raises
 
 
 def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
@@ -46,8 +48,9 @@ def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: st
 
 @contextlib.contextmanager
 def _one_error() -> Iterator[None]:
-    """Orbax starts all reads at once. When one fails, the others find their event loop closed, at moments of their own,
-    and each would print a traceback beside the one error that is raised; so what drops those stays after a failure.
+    """Orbax reads, and writes, everything at once. When a part fails, the others find their event loop closed, at
+    moments of their own, and each would print a traceback beside the one error that is raised; so what drops those
+    stays after a failure.
     """
     before = sys.unraisablehook
 
@@ -61,13 +64,21 @@ def _one_error() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `save` returns at once and writes in the background; `close` waits for it."""
+    """The checkpoints of one run. `save` returns at once and writes in the background; `close` waits for it.
 
-    def __init__(self, directory: Path, keep: int = 2):
+    writes: False for who only reads, beside a writer perhaps. A writer removes what a killed one left behind.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2, writes: bool = True):
         self.directory = directory.absolute()
         try:
-            sealing = ocp.AsyncOptions(post_finalization_callback=self._seal)
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=sealing)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=writes,
+                read_only=not writes,
+                cleanup_tmp_directories=writes,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            )
             handlers = {"state": ocp.PyTreeCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()}
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         except OSError as error:
@@ -83,11 +94,13 @@ class Checkpoints:
         self.wait()
         self._saving = step
         arrays = {name: _own(leaf) for name, leaf in flatten(state).items()}
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), extra=ocp.args.JsonSave(extra))
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), extra=ocp.args.JsonSave(copy.deepcopy(extra)))
         try:
-            self._manager.save(step, args=items)
+            with _one_error():
+                saved = self._manager.save(step, args=items)
         except Exception as error:  # Orbax raises what its backends raise
             raise self._failed(step, error) from error
+        assert saved, f"step {step} is not above {self.latest()}"
 
     def _seal(self) -> None:
         """Called by Orbax when all files of a checkpoint are written and the folder has not got its name yet."""
@@ -154,7 +167,13 @@ class Checkpoints:
             raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
         if step not in self._manager.all_steps():
             raise CheckpointError(f"{self.directory}: holds no checkpoint of step {step}")
-        verify(self.directory / str(step))
+        folder = self.directory / str(step)
+        try:
+            verify(folder)
+        except DamagedCheckpoint:
+            if folder.exists():
+                raise
+            raise CheckpointError(f"{folder}: was removed by its writer meanwhile; read again") from None
         return step
 
     def _found(self, step: int) -> dict[str, Any]:
@@ -172,8 +191,9 @@ class Checkpoints:
         try:
             with _one_error():
                 yield
-        except Exception as error:  # damage shows as anything from bare Exception to UnicodeDecodeError
-            raise DamagedCheckpoint(self.directory / str(step), f"cannot be read ({_reason(error)})") from error
+        except Exception as error:  # Orbax raises what its backends raise
+            place = self.directory / str(step)
+            raise CheckpointError(f"{place}: cannot be read ({_reason(error)}); its files are as written") from error
 
     def _move_aside(self, step: int) -> None:
         aside = self.directory / f"damaged-{step}"
@@ -184,13 +204,17 @@ class Checkpoints:
     def wait(self) -> None:
         """Return when everything saved so far is on disk."""
         try:
-            self._manager.wait_until_finished()
+            with _one_error():
+                self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(None, error) from error
 
     def close(self) -> None:
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # it says once more what went wrong
+                self._manager.close()
 
     def _failed(self, step: int | None, error: Exception) -> CheckpointError:
         place = self.directory if step is None else self.directory / str(step)
@@ -201,7 +225,10 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What the operating system said, where it is that, or what Orbax did."""
+    text = " ".join(str(error).split())
+    system = re.search(r"([^:]+) \[os_error_code=", text)
+    return system[1].strip() if system else text[:200] or type(error).__name__
 
 
 def _own(leaf: Any) -> Any:

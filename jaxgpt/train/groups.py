@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import optax
+from flax import nnx
 
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.nn.params import flatten
@@ -46,7 +47,7 @@ def make_optimizer(
     def decays(model: Any) -> Any:
         def of(path: str, parameter: Any) -> bool:
             wanted = getattr(_group_of(path, groups), "weight_decay", None)
-            return declared_decay(parameter) if wanted is None else wanted
+            return declared_decay(parameter) if wanted is None else wanted and isinstance(parameter, nnx.Param)
 
         return per_parameter(model, of)
 

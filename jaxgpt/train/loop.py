@@ -20,7 +20,6 @@ from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
 from jaxgpt.files import write_json
-from jaxgpt.train.average import make_averaging
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.groups import make_optimizer
@@ -32,7 +31,8 @@ from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step,
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What `train` returns: the model after the last step and its last losses, in nats per token."""
+    """What `train` returns: the model to evaluate, which is that after the last step or an average, and the last losses
+    in nats per token: of the batch as it was trained, and of the model."""
 
     model: Any
     step: int
@@ -62,7 +62,8 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
         return loop.run()
     except UserError as error:
         state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        write_status(directory, state, loop.done if loop else 0, config.train.steps, str(error))
+        with contextlib.suppress(UserError):  # on a full disk: what is wrong is said already
+            write_status(directory, state, loop.done if loop else 0, config.train.steps, str(error))
         raise
     finally:
         if loop:
@@ -95,18 +96,18 @@ class _Loop:
         self.done = 0
         self.schedule = train.schedule.make(train.learning_rate, train.steps)
         optimizer = make_optimizer(train.optimizer, self.schedule, train.gradient_clip, train.groups)
-        averaging = make_averaging(train.optimizer, train.ema)
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
-        averages = averaging is not None
+        averages = train.ema is not None
         self.init = lambda: init_state(model, optimizer, config.seed, averages)
         self.begin = lambda model: state_of(model, optimizer, averages)
+        self.averaged = jax.jit(lambda state: train.optimizer.average(state.optimizer, state.model))
         self.layout = None if train.mesh is None else train.mesh.make(jax.devices())
         step = make_train_step(
             optimizer,
             seed=config.seed,
             packed=dataset.packed,
             accumulation=train.accumulation,
-            averaging=averaging,
+            ema=train.ema,
         )
         self.train_step = jax.jit(step, donate_argnums=0, **self._places(of_inputs=True))
         self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
@@ -138,9 +139,11 @@ class _Loop:
                 return jax.jit(self.init, **self._places())()
             model = _given(self.config, self.dataset, self.directory)
             return jax.jit(self.begin, **self._places())(model)
-        like = jax.eval_shape(self.init)
+        like = jax.eval_shape(lambda: self._as_saved(self.init()))
         places = None if self.layout is None else self.layout.of(like)
         state, extra = self.checkpoints.restore_intact(like, places)
+        if self.config.train.optimizer.averages:
+            state = dataclasses.replace(state, average=None)
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
         if extra["config"] != self.config.hash:
             raise CheckpointError(
@@ -150,13 +153,24 @@ class _Loop:
         self.iterator.set_state(extra["iterator"])
         return state
 
+    def _evaluated(self, state: TrainState) -> Any:
+        """The model that is validated, and evaluated later: an average of those that were trained, if there is one."""
+        if self.config.train.optimizer.averages:
+            return self.averaged(state)
+        return state.model if state.average is None else state.average
+
+    def _as_saved(self, state: TrainState) -> TrainState:
+        """With the average, which an optimizer of its own only implies."""
+        averages = self.config.train.optimizer.averages
+        return dataclasses.replace(state, average=self.averaged(state)) if averages else state
+
     def run(self) -> TrainResult:
         train = self.config.train
         state = self.start()
         self.done = int(state.step)
         if self.done >= train.steps:
             write_status(self.directory, "trained", self.done, train.steps)
-            return TrainResult(state.evaluated, self.done, None, None)
+            return TrainResult(self._evaluated(state), self.done, None, None)
         recorder = Recorder(self.directory, steps=train.steps, start=self.done, tensorboard=train.tensorboard)
         try:
             with interruptible() as stopping, TrainingProgress(train.steps, self.done, self.directory.name) as progress:
@@ -196,14 +210,14 @@ class _Loop:
             if validating or saving:
                 loss, pending = read(metrics, self.done), None
             if validating:
-                validation = self.validate(state.evaluated)
+                validation = self.validate(self._evaluated(state))
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
             if saving:
                 self.save(state)
             if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
-        return TrainResult(state.evaluated, self.done, loss, validation)
+        return TrainResult(self._evaluated(state), self.done, loss, validation)
 
     def _read(
         self, metrics: dict[str, jax.Array], step: int, recorder: Recorder, progress: TrainingProgress, rate: _Rate
@@ -236,7 +250,7 @@ class _Loop:
 
     def save(self, state: TrainState) -> None:
         extra = {"identity": self.identity, "iterator": self.iterator.get_state(), "config": self.config.hash}
-        self.checkpoints.save(state, self.done, extra)
+        self.checkpoints.save(self._as_saved(state), self.done, extra)
 
     def validate(self, model: Any) -> float:
         """Mean negative log-likelihood on batches spread over the validation data, in nats per token."""

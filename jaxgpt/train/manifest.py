@@ -6,6 +6,7 @@ all files are there and before the folder gets its name, and are compared before
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -25,23 +26,30 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of all that lies in the folders of `folder`. Files beside them are Orbax's own notes."""
+    """Write the manifest of all that lies in the folders of `folder`. Files beside them are notes of Orbax, which
+    finishes them later, and hold no numbers."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent != folder]
     described = {path.relative_to(folder).as_posix(): _describe(path) for path in files}
     (folder / NAME).write_text(json.dumps({"files": described}, indent=1), encoding="utf-8")
 
 
 def verify(folder: Path) -> None:
-    """Raise DamagedCheckpoint, which names the first file that is not as it was written."""
+    """Raise DamagedCheckpoint, which names the first file that is not as it was written; CheckpointError where the
+    machine does not let them be read (permissions, too many open files)."""
     try:
         files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
+        if not files:
+            raise DamagedCheckpoint(folder / NAME, "names no files")
         for name, described in files.items():
             if _describe(folder / name) != described:
                 raise DamagedCheckpoint(folder / name, "is damaged (its checksum differs)")
     except FileNotFoundError as error:
         raise DamagedCheckpoint(Path(error.filename or folder), "is missing") from None
     except OSError as error:
-        raise DamagedCheckpoint(Path(error.filename or folder), f"cannot be read ({error.strerror})") from None
+        place, how = Path(error.filename or folder), f"cannot be read ({error.strerror})"
+        if error.errno in (errno.EIO, errno.EISDIR, errno.ENOTDIR):
+            raise DamagedCheckpoint(place, how) from None
+        raise CheckpointError(f"{place}: {how}; mend that and run again") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DamagedCheckpoint):
             raise

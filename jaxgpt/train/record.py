@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxgpt.errors import UserError
 from jaxgpt.files import write_atomic, write_json
+from jaxgpt.train.board import Board
 
 
 class Recorder:
@@ -24,14 +27,10 @@ class Recorder:
         self._metrics = directory / "metrics.jsonl"
         self._keep_until(start)
         try:
-            self._file = self._metrics.open("a", encoding="utf-8")
+            self._file = self._metrics.open("ab", buffering=0)  # what a full disk did not take is not tried again
         except OSError as error:
-            raise UserError(f"{self._metrics}: cannot be written ({error.strerror})") from None
-        self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
+            raise self._failed(error) from None
+        self._board = Board(directory / "tensorboard", start + 1) if tensorboard else None
 
     def _keep_until(self, step: int) -> None:
         if not self._metrics.exists():
@@ -47,17 +46,25 @@ class Recorder:
         write_atomic(self._metrics, "".join(kept))
 
     def metrics(self, **entry: Any) -> None:
-        """Append one line; `step` is among the entries."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        """Append one line; `step` is among the entries. Raises UserError where the disk does not take it."""
+        line = (json.dumps(entry) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._failed(error) from None
         if self._board is not None:
-            for name, value in entry.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, entry["step"])
+            self._board.add(entry["step"], {name: value for name, value in entry.items() if name != "step"})
 
     def status(self, state: str, step: int, message: str | None = None) -> None:
         """Replace status.json: "running", "interrupted", "failed" or "trained", with the steps done."""
         write_status(self.directory, state, step, self.steps, message)
+
+    def _failed(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self._metrics}: cannot be written ({error.strerror}); free space or mend its permissions, and run again "
+            "to go on from the last checkpoint"
+        )
 
     def close(self) -> None:
         self._file.close()

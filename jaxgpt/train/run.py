@@ -32,7 +32,7 @@ from jaxgpt.parallel.mesh import MeshConfig
 from jaxgpt.train.groups import GroupConfig
 from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.optimizer.base import OptimizerConfig
-from jaxgpt.train.schedule import CosineConfig, ScheduleConfig
+from jaxgpt.train.schedule import ConstantConfig, CosineConfig, ScheduleConfig
 from jaxgpt.train.surgery import StartConfig
 
 SCHEMA_VERSION = 1
@@ -71,6 +71,8 @@ class TrainConfig:
             raise ValueError(f"gradient_clip must be positive or null, got {self.gradient_clip}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is a decay, above 0 and below 1, or null; got {self.ema}")
+        if self.optimizer.averages and not isinstance(self.schedule, ConstantConfig):
+            raise ValueError("schedule: the optimizer averages instead of lowering the rate; set schedule to constant")
         if self.ema is not None and self.optimizer.averages:
             raise ValueError("ema: the optimizer has an average of its own; leave one of them out")
         if self.batch_size % self.accumulation:

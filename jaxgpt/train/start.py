@@ -183,7 +183,7 @@ def _weights(directory: Path, config: RunConfig, tokenizer: Tokenizer) -> tuple[
         assert config.start is not None
         model, _, _ = _transplanted(config.start, fresh_model(config, tokenizer), tokenizer)
         return flatten(model), 0
-    checkpoints = Checkpoints(directory / "checkpoints")
+    checkpoints = Checkpoints(directory / "checkpoints", writes=False)
     try:
         step = checkpoints.latest()
         return checkpoints.arrays("average", "model", step=step), step or 0

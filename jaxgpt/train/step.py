@@ -19,7 +19,7 @@ from jaxgpt.models.base import ModelConfig, summary
 from jaxgpt.nn.params import named
 from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops.cross_entropy import fused
-from jaxgpt.train.average import Averaging
+from jaxgpt.train.average import moving_average
 
 Batch = Mapping[str, Any]
 
@@ -32,12 +32,7 @@ class TrainState:
     step: Array  # int32 scalar: steps done
     model: Any
     optimizer: Any  # optax state
-    average: Any = None  # of the model, where that is what is evaluated
-
-    @property
-    def evaluated(self) -> Any:
-        """The model to evaluate."""
-        return self.model if self.average is None else self.average
+    average: Any = None  # a moving average of the model
 
 
 def init_state(
@@ -88,7 +83,7 @@ def make_train_step(
     seed: int,
     packed: bool,
     accumulation: int = 1,
-    averaging: Averaging | None = None,
+    ema: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss without the layers' own, the norm of
     the gradient, and a summary of routers.
@@ -124,7 +119,7 @@ def make_train_step(
         total, aux = jax.tree.map(lambda value: value * scale, sums)
         model: Any = optax.apply_updates(state.model, updates)
         model = model.after_step(aux)
-        average = averaging and averaging(state.average, model, optimizer_state, state.step)
+        average = None if ema is None else moving_average(ema, state.average, model, state.step)
         metrics = {"loss": total, "gradient_norm": optax.tree.norm(gradients), **summary(aux)}
         return TrainState(state.step + 1, model, optimizer_state, average), metrics
 

@@ -31,6 +31,7 @@ OPTIMIZERS = {
     "adafactor": {"optimizer": {"type": "adafactor", "factored_from": 16}},
     "groups": {
         "optimizer": {"type": "schedule_free"},
+        "schedule": {"type": "constant"},
         "groups": [{"match": ["embedding"], "learning_rate": 0.5}, {"match": ["*/query"], "learning_rate": 0.0}],
     },
 }

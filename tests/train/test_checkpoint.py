@@ -210,7 +210,7 @@ def test_damage_is_named(copy, state, how, message):
     equal(restore(copy, state, 3)[0], state)
 
 
-def test_what_orbax_cannot_read_is_damage_and_one_error_without_tracebacks(copy):
+def test_what_orbax_cannot_read_is_one_error_without_tracebacks_and_no_damage(copy):
     """In a process of its own, for pytest catches what threads print. The files are those that were sealed."""
     for path in files(copy):
         if path.parent.name == "d":
@@ -218,15 +218,33 @@ def test_what_orbax_cannot_read_is_damage_and_one_error_without_tracebacks(copy)
     seal(copy / "5")
     code = (
         "import sys, pathlib; from jaxgpt.train.checkpoint import Checkpoints\n"
-        "checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))\n"
+        "checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), writes=False)\n"
         "try: checkpoints.arrays('model')\n"
-        "except ValueError as error: print(error)\n"
+        "except ValueError as error: print(type(error).__name__, error)\n"
         "checkpoints.close()"
     )
     done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{copy}/5: cannot be read (")
+    assert done.stdout.startswith(f"CheckpointError {copy}/5: cannot be read (")
+    assert done.stdout.endswith("); its files are as written\n")
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("where", ["reading", "verifying"])
+def test_a_machine_that_cannot_read_costs_no_checkpoint(copy, state, monkeypatch, where):
+    def failing(*_, **__):
+        raise MemoryError if where == "reading" else OSError(24, "Too many open files", "file")
+
+    checkpoints = Checkpoints(copy)
+    if where == "reading":
+        monkeypatch.setattr(checkpoints._manager, "restore", failing)
+    else:
+        monkeypatch.setattr("hashlib.file_digest", failing)
+    with pytest.raises(CheckpointError, match=r"cannot be read \((MemoryError|Too many open files)\)") as caught:
+        checkpoints.restore_intact(abstract(state))
+    assert not isinstance(caught.value, DamagedCheckpoint)
+    assert checkpoints.latest() == 5
+    checkpoints.close()
 
 
 def test_where_nothing_is_intact_nothing_is_moved(copy, state):
@@ -250,9 +268,27 @@ def test_a_step_that_was_moved_aside_is_saved_again(copy, state):
         checkpoints.close()
 
 
-def test_what_a_killed_save_leaves_is_no_checkpoint(copy, state):
-    (copy / "5").rename(copy / "7.orbax-checkpoint-tmp-1")
-    assert restore(copy, state)[0].step == state.step
+def test_what_a_killed_save_leaves_is_no_checkpoint_and_is_removed_by_the_next_writer(copy, state):
+    left = (copy / "5").rename(copy / "7.orbax-checkpoint-tmp")
+    for writes in (False, True):
+        checkpoints = Checkpoints(copy, writes=writes)
+        assert checkpoints.restore(abstract(state))[0].step == state.step
+        checkpoints.close()
+        assert left.exists() != writes
+
+
+def test_a_reader_needs_no_folder_and_makes_none(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "none", writes=False)
+    with pytest.raises(CheckpointError, match="none: holds no checkpoint; train first"):
+        checkpoints.restore(abstract(state))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_step_that_its_writer_removes_while_it_is_read(copy, state):
+    checkpoints = Checkpoints(copy, writes=False)
+    shutil.rmtree(copy / "5")
+    with pytest.raises(CheckpointError, match="/5: was removed by its writer meanwhile; read again"):
+        checkpoints.restore(abstract(state))
 
 
 def test_a_save_that_fails_leaves_the_earlier_ones(copy, state, monkeypatch):

@@ -135,7 +135,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(tiny, tmp_path, finished, monk
     def write_and_die(recorder, **entry):
         write_line(recorder, **entry)
         if entry["step"] == 6:
-            recorder._file.write('{"step": 7, "lo')
+            recorder._file.write(b'{"step": 7, "lo')
             raise Killed
 
     with monkeypatch.context() as patch:

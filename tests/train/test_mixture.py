@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgpt import registry
 from jaxgpt.config import FrozenMapping
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.feedforward.dense import DenseConfig
@@ -16,6 +17,8 @@ from jaxgpt.nn.feedforward.moe import MixtureConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
 from jaxgpt.nn.router.softmax import SoftmaxRouterConfig
+from jaxgpt.train.groups import GroupConfig, make_optimizer
+from jaxgpt.train.optimizer.base import OptimizerConfig
 from jaxgpt.train.step import init_state, loss_sum, make_train_step, objective
 
 E, V, B, T = 6, 40, 32, 24
@@ -119,6 +122,25 @@ def test_corrections_move_by_their_rate_in_layers_of_every_kind(accumulation):
     change = np.concatenate([np.asarray(after[n] - before[n]) for n in names])[[0, 2, 1]]
     uneven = np.abs(loads - 1 / E) > 1e-6
     np.testing.assert_allclose(change[uneven], 0.01 * np.sign(1 / E - loads)[uneven], rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", sorted(registry.kinds(OptimizerConfig)))
+def test_under_every_optimizer_corrections_are_sums_of_their_rate(kind):
+    """Also where decay is asked of all parameters, for they are none."""
+    config = registry.kinds(OptimizerConfig)[kind]()
+    groups = (GroupConfig(("blocks/*",), weight_decay=True),)
+    optimizer = make_optimizer(config, lambda step: 1e-2, 1.0, groups)
+    state = jax.jit(lambda: init_state(MIXED, optimizer, 0))()
+    step = jax.jit(make_train_step(optimizer, seed=0, packed=False))
+    for number in range(4):
+        state, _ = step(state, batch(number))
+    models = [state.model, config.average(state.optimizer, state.model)] if config.averages else [state.model]
+    for model in models:
+        for name, array in flatten(model).items():
+            if name.endswith("router/correction"):
+                steps = np.asarray(array) / 0.01
+                assert np.any(steps != 0)
+                np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
 
 
 def test_dropping_is_reported():

@@ -76,33 +76,6 @@ def test_status_is_replaced(tmp_path):
     recorder.close()
 
 
-def test_tensorboard_gets_every_number_but_the_step(tmp_path, monkeypatch):
-    seen = []
-
-    class Writer:
-        def __init__(self, place, purge_step):
-            seen.append((place, purge_step))
-
-        def add_scalar(self, *arguments):
-            seen.append(arguments)
-
-        def close(self):
-            seen.append("closed")
-
-    monkeypatch.setattr("tensorboardX.SummaryWriter", Writer)
-    recorder = open_recorder(tmp_path, start=4, tensorboard=True)
-    recorder.metrics(step=5, loss=1.5, tokens=640)
-    recorder.close()
-    assert seen == [(str(tmp_path / "tensorboard"), 5), ("loss", 1.5, 5), ("tokens", 640, 5), "closed"]
-
-
-def test_tensorboard_writes_its_file(tmp_path):
-    recorder = open_recorder(tmp_path, tensorboard=True)
-    recorder.metrics(step=1, loss=1.5)
-    recorder.close()
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(monkeypatch, terminal):
     stream = io.StringIO()

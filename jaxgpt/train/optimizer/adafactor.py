@@ -13,14 +13,15 @@ from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_sizes, de
 @register("adafactor")
 @dataclasses.dataclass(frozen=True)
 class AdafactorConfig(OptimizerConfig):
-    """Adafactor: second moments of a matrix from the means of its rows and columns, and no momentum, so hardly any
+    """Adafactor: second moments of a matrix from the means of its rows and columns, and no momentum, so little
     memory (Shazeer & Stern 2018, arXiv:1804.04235, algorithm 4). Updates are clipped to a root mean square of one
     (section 6); the layers of a stack are clipped together. Weight decay is AdamW's.
 
     decay: exponent of the second moments' decay rate, 1 - step^-decay (section 7.2).
     relative: updates are multiples of the root mean square of their parameter (section 8); the learning rate is then
         the paper's alpha, about 0.01.
-    factored_from: matrices with two dimensions of at least this size are factored.
+    factored_from: arrays whose two largest dimensions reach this size are factored along those. Narrow heads have none
+        such: their projections keep a second moment for every weight.
     """
 
     decay: float = 0.8
@@ -33,7 +34,7 @@ class AdafactorConfig(OptimizerConfig):
             raise ValueError(f"decay must be above 0 and at most 1, got {self.decay}")
         if self.factored_from < 1:
             raise ValueError(f"factored_from must be at least 1, got {self.factored_from}")
-        check_sizes(1.0, self.weight_decay)
+        check_sizes(self)
 
     def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
         downhill = optax.adafactor(

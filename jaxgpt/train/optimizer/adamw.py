@@ -22,7 +22,7 @@ class AdamWConfig(OptimizerConfig):
 
     def __post_init__(self):
         check_betas(self, "beta1", "beta2")
-        check_sizes(self.epsilon, self.weight_decay)
+        check_sizes(self)
 
     def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
         return optax.adamw(

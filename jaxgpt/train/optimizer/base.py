@@ -61,6 +61,9 @@ def check_betas(config: Any, *names: str) -> None:
             raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
 
 
-def check_sizes(epsilon: float, weight_decay: float) -> None:
-    if epsilon <= 0 or weight_decay < 0:
-        raise ValueError("epsilon must be positive and weight_decay not negative")
+def check_sizes(config: Any) -> None:
+    """Raise ValueError unless epsilon, if there is one, is positive, and weight_decay not negative."""
+    if getattr(config, "epsilon", 1.0) <= 0:
+        raise ValueError(f"epsilon must be positive, got {config.epsilon}")
+    if config.weight_decay < 0:
+        raise ValueError(f"weight_decay must not be negative, got {config.weight_decay}")

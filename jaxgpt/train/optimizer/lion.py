@@ -24,7 +24,7 @@ class LionConfig(OptimizerConfig):
 
     def __post_init__(self):
         check_betas(self, "beta1", "beta2")
-        check_sizes(1.0, self.weight_decay)
+        check_sizes(self)
 
     def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
         return optax.lion(learning_rate, self.beta1, self.beta2, weight_decay=self.weight_decay, mask=decays)

@@ -47,7 +47,7 @@ class MuonConfig(OptimizerConfig):
 
     def __post_init__(self):
         check_betas(self, "beta")
-        check_sizes(1.0, self.weight_decay)
+        check_sizes(self)
         if self.steps < 1 or self.scale <= 0:
             raise ValueError("steps must be at least 1 and scale positive")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import optax
+from flax import nnx
 from optax import contrib
 
 from jaxgpt.nn.params import flatten, unflatten
 from jaxgpt.registry import register
-from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_betas, check_sizes, decay_mask
+from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_betas, check_sizes, decay_mask, per_parameter
 
 
 @register("schedule_free")
@@ -19,7 +20,7 @@ from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_betas, ch
 class ScheduleFreeConfig(OptimizerConfig):
     """Schedule-free AdamW: a running average of the weights takes the place of a falling learning rate (Defazio et al.
     2024, arXiv:2405.15682, algorithm 1). The average is what is validated, saved for evaluation and generated from.
-    Meant for `schedule: constant` with a warm-up.
+    Goes with `schedule: constant` and its warm-up.
 
     beta1: how near the point where gradients are taken is to the average (the paper's beta).
     """
@@ -33,7 +34,7 @@ class ScheduleFreeConfig(OptimizerConfig):
 
     def __post_init__(self):
         check_betas(self, "beta1", "beta2")
-        check_sizes(self.epsilon, self.weight_decay)
+        check_sizes(self)
         if not self.beta1:
             raise ValueError("beta1 must be positive: at 0 there would be no average")
 
@@ -44,11 +45,12 @@ class ScheduleFreeConfig(OptimizerConfig):
             optax.scale_by_learning_rate(learning_rate),
         )
         # It counts steps from one where schedules count from zero.
-        return contrib.schedule_free(base, lambda step: learning_rate(step - 1), self.beta1)
+        free = contrib.schedule_free(base, lambda step: learning_rate(step - 1), self.beta1)
+        return optax.masked(free, lambda tree: per_parameter(tree, lambda _, leaf: isinstance(leaf, nnx.Param)))
 
     def average(self, state: Any, model: Any) -> Any:
-        """x = (y - (1 - beta1) z) / beta1 (equation 3 solved for x). Parameters that no part of the state knows are
-        frozen, and their own average."""
+        """x = (y - (1 - beta1) z) / beta1 (equation 3 solved for x). What no part of the state knows is
+        frozen or no parameter, and its own average."""
         parts = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, contrib.ScheduleFreeState))
         steps: dict[str, Any] = {}
         for part in parts:

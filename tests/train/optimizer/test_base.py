@@ -96,8 +96,8 @@ def test_every_kind_works_on_models_and_in_parts(kind, model):
     [
         ({"beta1": 1.0}, r"optimizer: beta1 must be at least 0 and below 1, got 1\.0"),
         ({"beta2": -0.1}, "optimizer: beta2 must be at least 0"),
-        ({"epsilon": 0}, "optimizer: epsilon must be positive and weight_decay not negative"),
-        ({"weight_decay": -1}, "optimizer: epsilon must be positive and weight_decay not negative"),
+        ({"epsilon": 0}, "optimizer: epsilon must be positive, got 0"),
+        ({"weight_decay": -1}, "optimizer: weight_decay must not be negative, got -1"),
         ({"weight_deacy": 1}, "optimizer.weight_deacy: no such key; did you mean 'weight_decay'"),
         ({"type": "lion", "beta2": 1.5}, "optimizer: beta2 must be at least 0"),
         ({"type": "muon", "steps": 0}, "optimizer: steps must be at least 1 and scale positive"),
