@@ -63,6 +63,21 @@ class CosineConfig(ScheduleConfig):
         return optax.cosine_decay_schedule(peak, steps, alpha=self.final)
 
 
+@register("linear")
+@dataclasses.dataclass(frozen=True)
+class LinearConfig(ScheduleConfig):
+    """Straight down to a share of the peak (Bergsma et al. 2025, arXiv:2502.15938: down to zero it beats the cosine)."""
+
+    final: float = 0.0  # share of the peak
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_final(self.final)
+
+    def after_warmup(self, peak: float, steps: int) -> optax.Schedule:
+        return optax.linear_schedule(peak, self.final * peak, steps)
+
+
 @register("wsd")
 @dataclasses.dataclass(frozen=True)
 class WSDConfig(ScheduleConfig):

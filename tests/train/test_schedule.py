@@ -6,7 +6,7 @@ import pytest
 from jaxgpt import registry
 from jaxgpt.config import decode, encode
 from jaxgpt.errors import ConfigError
-from jaxgpt.train.schedule import ConstantConfig, CosineConfig, ScheduleConfig, WSDConfig
+from jaxgpt.train.schedule import ConstantConfig, CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
 
 KINDS = registry.kinds(ScheduleConfig)
 PEAK, STEPS = 0.5, 100
@@ -48,6 +48,13 @@ def test_cosine_falls_to_its_share():
         [float(schedule(step)) for step in (10, 55, 100, 500)], [PEAK, 0.6 * PEAK, 0.2 * PEAK, 0.2 * PEAK], rtol=1e-5
     )
     assert np.all(np.diff(rates(CosineConfig(warmup=0.1))[10:]) < 0)
+
+
+def test_linear_falls_in_equal_steps_to_its_share():
+    found = rates(LinearConfig(warmup=0.1, final=0.2))
+    np.testing.assert_allclose(found[10:], PEAK * (1 - 0.8 * np.arange(90) / 90), rtol=1e-5)
+    schedule = LinearConfig(warmup=0.1).make(PEAK, STEPS)
+    assert [float(schedule(step)) for step in (100, 500)] == [0.0, 0.0]
 
 
 def test_wsd_stays_and_then_falls_in_equal_steps():
