@@ -66,7 +66,7 @@ class CosineConfig(ScheduleConfig):
 @register("linear")
 @dataclasses.dataclass(frozen=True)
 class LinearConfig(ScheduleConfig):
-    """Straight down to a share of the peak (Bergsma et al. 2025, arXiv:2502.15938: down to zero it beats the cosine)."""
+    """Straight down to a share of the peak (Bergsma et al. 2025, arXiv:2502.15938, who go to zero)."""
 
     final: float = 0.0  # share of the peak
 
