@@ -29,7 +29,8 @@ from jaxgpt.train.manifest import DamagedCheckpoint, seal, verify
 S = TypeVar("S")
 
 _LOG = logging.getLogger(__name__)
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every phase of a save, and errors that it raises
+for name in ("absl", "asyncio"):  # Orbax reports every phase of a save; of errors, also those that it raises
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
@@ -46,21 +47,17 @@ def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: st
             raise CheckpointError(f"{where}: {name} is {got[1]}{got[0]}, the model has {want[1]}{want[0]}")
 
 
-@contextlib.contextmanager
-def _one_error() -> Iterator[None]:
+_unraisable = sys.unraisablehook
+
+
+def _drop_closed_loops(unraisable: Any) -> None:
     """Orbax reads, and writes, everything at once. When a part fails, the others find their event loop closed, at
-    moments of their own, and each would print a traceback beside the one error that is raised; so what drops those
-    stays after a failure.
-    """
-    before = sys.unraisablehook
+    moments of their own, and each would print a traceback beside the one error that is raised."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _unraisable(unraisable)
 
-    def drop(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
 
-    sys.unraisablehook = drop
-    yield
-    sys.unraisablehook = before
+sys.unraisablehook = _drop_closed_loops
 
 
 class Checkpoints:
@@ -96,8 +93,7 @@ class Checkpoints:
         arrays = {name: _own(leaf) for name, leaf in flatten(state).items()}
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), extra=ocp.args.JsonSave(copy.deepcopy(extra)))
         try:
-            with _one_error():
-                saved = self._manager.save(step, args=items)
+            saved = self._manager.save(step, args=items)
         except Exception as error:  # Orbax raises what its backends raise
             raise self._failed(step, error) from error
         assert saved, f"step {step} is not above {self.latest()}"
@@ -189,8 +185,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
         try:
-            with _one_error():
-                yield
+            yield
         except Exception as error:  # Orbax raises what its backends raise
             place = self.directory / str(step)
             raise CheckpointError(f"{place}: cannot be read ({_reason(error)}); its files are as written") from error
@@ -204,8 +199,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Return when everything saved so far is on disk."""
         try:
-            with _one_error():
-                self._manager.wait_until_finished()
+            self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(None, error) from error
 

@@ -1,5 +1,6 @@
 """Killed with -9 fifty times, while it trains and while it saves, a run ends with the numbers of an undisturbed one."""
 
+import json
 import os
 import random
 import subprocess
@@ -31,28 +32,34 @@ def finish(overrides, directory):
     return arrays
 
 
-def wait_for_a_step(run, directory):
-    """Until a process has gone on where the one before it was killed."""
+def last_step(directory):
+    """Of those that are written down."""
     metrics = directory / "metrics.jsonl"
-    before = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
+
+
+def wait_for_a_step(run, directory, after):
+    """Until a process has gone beyond where the one before it was killed."""
     until = time.monotonic() + 120
-    while not metrics.exists() or metrics.stat().st_mtime_ns == before or not metrics.stat().st_size:
+    while last_step(directory) <= after:
         assert run.poll() is None, run.stdout.read()
         assert time.monotonic() < until, "does not train"
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def test_fifty_kills_change_no_bit(overrides, tmp_path):
-    settings = overrides("train.steps=1500", "train.checkpoint_every=3", "train.validate_every=1500")
-    draw, while_saving = random.Random(0), 0
+    settings = overrides("train.steps=3000", "train.checkpoint_every=3", "train.validate_every=3000")
+    draw, while_saving, step = random.Random(0), 0, 0
     killed = tmp_path / "killed"
     for _ in range(KILLS):
         run = start(settings, killed)
-        wait_for_a_step(run, killed)
-        time.sleep(draw.uniform(0, 0.3))
+        wait_for_a_step(run, killed, step)
+        time.sleep(draw.uniform(0, 0.15))
         assert run.poll() is None, "the run ended before it could be killed"
         run.kill()
         run.communicate()
+        step = last_step(killed)
         while_saving += any((killed / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
     assert while_saving > KILLS // 10
     once, again = finish(settings, tmp_path / "undisturbed"), finish(settings, killed)
