@@ -221,8 +221,8 @@ class Checkpoints:
 def _reason(error: Exception) -> str:
     """What the operating system said, where it is that, or what Orbax did."""
     text = " ".join(str(error).split())
-    system = re.search(r"([^:]+) \[os_error_code=", text)
-    return system[1].strip() if system else text[:200] or type(error).__name__
+    system = re.search(r"\[Errno \d+\] ([^:]+)|([^:]+) \[os_error_code=", text)  # Python's words, and TensorStore's
+    return (system[1] or system[2]).strip() if system else text[:200] or type(error).__name__
 
 
 def _own(leaf: Any) -> Any:
