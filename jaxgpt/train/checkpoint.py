@@ -14,6 +14,7 @@ import logging
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +59,7 @@ def _drop_closed_loops(unraisable: Any) -> None:
 
 
 sys.unraisablehook = _drop_closed_loops
+warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # of the same parts
 
 
 class Checkpoints:

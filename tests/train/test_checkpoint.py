@@ -299,11 +299,15 @@ def test_a_save_that_fails_leaves_the_earlier_ones(copy, state, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager, "save", full)
-        with pytest.raises(CheckpointError, match=r"/9: saving the checkpoint failed \(No space left on device\); earlier"):
+        with pytest.raises(
+            CheckpointError, match=r"/9: saving the checkpoint failed \(No space left on device\); earlier"
+        ):
             checkpoints.save(state, 9, EXTRA)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager, "wait_until_finished", full)
-        with pytest.raises(CheckpointError, match=r"copy: saving the checkpoint failed \(No space left on device\); earlier"):
+        with pytest.raises(
+            CheckpointError, match=r"copy: saving the checkpoint failed \(No space left on device\); earlier"
+        ):
             checkpoints.wait()
     assert checkpoints.latest() == 5
     equal(checkpoints.restore(abstract(state), 3)[0], state)
