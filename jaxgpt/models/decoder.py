@@ -34,6 +34,7 @@ from jaxgpt.nn.params import constant, flatten, named, normal, unflatten
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.ops.cross_entropy import Head
+from jaxgpt.ops.layout import constrain
 from jaxgpt.registry import register
 
 
@@ -282,7 +283,7 @@ class Decoder(Model):
             positions = Positions.of(tokens_BT, 0 if cache is None else cache.at)
         position_key = None if key is None else named(key, "positions")
         where = {kind: self.encoding(kind).assign(positions, length, position_key) for kind in config.kinds}
-        x_BTD = self.embedding[...][tokens_BT].astype(config.compute_dtype)
+        x_BTD = constrain(self.embedding[...][tokens_BT].astype(config.compute_dtype), "row", "time", None)
         if config.embedding_factor != 1.0:
             x_BTD = x_BTD * jnp.asarray(config.embedding_factor, x_BTD.dtype)
         for kind in config.kinds if isinstance(self.position, nnx.Dict) else config.kinds[:1]:

@@ -14,6 +14,7 @@ from jaxgpt.nn.feedforward.base import FeedForwardConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import Norm, NormConfig
 from jaxgpt.nn.params import named
+from jaxgpt.ops.layout import constrain
 
 NormPlacement = Literal["pre", "post", "branch", "sandwich"]
 Residual = Literal["sequential", "parallel", "parallel_one_norm"]
@@ -102,5 +103,5 @@ class Block(nnx.Module):
         return y_BTD if self.wiring.scale == 1.0 else y_BTD * jnp.asarray(self.wiring.scale, y_BTD.dtype)
 
     def _joined(self, x_BTD: Array, written: Array, norm: Norm) -> Array:
-        x_BTD = x_BTD + written
+        x_BTD = constrain(x_BTD + written, "row", "time", None)
         return norm(x_BTD) if self.wiring.placement == "post" else x_BTD

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgpt.ops.layout import constrain, divides_time, extent, parts_of_time
+
 MASKED = -1e30  # finite: a padded row sees nothing and must not become NaN
 BLOCK = 256  # tokens per block of the blockwise implementation
 DENSE_UP_TO = 1024  # keys up to which scores of the whole length are cheaper than blocks (measured on CPU)
@@ -95,9 +97,28 @@ def attention(
         short = k_BSKH.shape[1] <= DENSE_UP_TO or q_BTNH.shape[1] == 1
         implementation = "dense" if short else "blockwise"
     arguments = q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout
-    if implementation == "dense":
+    attend = {"naive": naive, "dense": dense, "blockwise": blockwise}[implementation]
+    if divides_time(q_BTNH.shape[1]):
+        return _by_parts(attend, *arguments, softmax)
+    if attend is dense:
         return dense(*arguments, softmax, causal=causal)
-    return {"naive": naive, "blockwise": blockwise}[implementation](*arguments, softmax)
+    return attend(*arguments, softmax)
+
+
+def _by_parts(attend, q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout, softmax) -> Array:
+    """On a mesh that divides time: every device has its queries and all keys, which it gathers (as Llama 3 is trained,
+    arXiv:2407.21783, section 3.3.2): with fewer key-value heads than heads that is less than queries would be."""
+    k_BSKH, v_BSKH = (constrain(x, "row", None, "kv_heads", None) for x in (k_BSKH, v_BSKH))
+    k_where = jax.tree.map(lambda x: constrain(x, "row", None, ...), k_where)
+    parts = jax.tree.map(parts_of_time, (q_BTNH, q_where))
+
+    def one(part, number) -> Array:
+        q, where = part
+        dropped = None if dropout is None else Dropout(dropout.rate, jax.random.fold_in(dropout.key, number))
+        return attend(q, k_BSKH, v_BSKH, where, k_where, mask, bias, dropped, softmax)
+
+    out = jax.vmap(one)(parts, jnp.arange(len(parts[0])))
+    return jnp.moveaxis(out, 0, 1).reshape(*q_BTNH.shape[:3], v_BSKH.shape[-1])
 
 
 def keep(weights: Array, dropout: Dropout | None) -> Array:
@@ -179,7 +200,7 @@ def dense(
     """
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
     batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
-    whole = jax.default_backend() != "cpu" or dropout is not None
+    whole = jax.default_backend() != "cpu" or dropout is not None or extent("token") > 1
     ends = _slice_ends(queries) if causal and queries == keys and not whole else [queries]
     starts = [0, *ends[:-1]]
     seen = ends if causal else [keys]  # how many keys each slice of queries sees

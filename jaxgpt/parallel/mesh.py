@@ -1,4 +1,4 @@
-"""A grid of devices, and the one table that says which dimension of a parameter lies along which of its axes.
+"""A grid of devices, and where states and batches lie on it, by the table of `ops.layout`.
 
 The program stays that of one device: XLA is told where states and batches lie, divides the work accordingly and adds
 the communication (GSPMD, Xu et al. 2021, arXiv:2105.04663). Results differ by the rounding of sums alone.
@@ -7,9 +7,10 @@ the communication (GSPMD, Xu et al. 2021, arXiv:2105.04663). Results differ by t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -17,22 +18,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.nn.params import path_name
+from jaxgpt.ops.layout import PLACES, ROWS
 
-PLACES = {
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "hidden": "tensor",
-    "vocab": "tensor",
-    "expert": "expert",
-}
-"""Name of a parameter's dimension -> axis of the mesh. Dimensions of other names are whole on every device."""
+F = TypeVar("F", bound=Callable[..., Any])
 
 SUMMARIES = frozenset(("v_row", "v_col"))
 """What optax calls means over a dimension of a parameter. They are small, and whole on every device."""
-
-ROWS = ("data", "fsdp", "expert")
-"""Axes along which the rows of a batch are divided."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +33,20 @@ class MeshConfig:
     data: copies of the model, each with its own rows of a batch.
     fsdp: rows too, and parameters and optimizer states in parts that are put together where they are needed (Zhao et
         al. 2023, arXiv:2304.11277).
-    tensor: heads, hidden units and the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053).
     expert: rows too, and the experts of a mixture. With a `capacity` tokens travel to their experts (Lepikhin et al.
         2020, arXiv:2006.16668); without one XLA decides whether they or the experts do.
+    context: time. Every device has its queries and gathers keys and values (Dubey et al. 2024, arXiv:2407.21783,
+        section 3.3.2).
+    tensor: heads, hidden units and the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053).
+
+    Neighbours along the last axes are neighbours in the list of devices.
     """
 
     data: int = 1
     fsdp: int = 1
-    tensor: int = 1
     expert: int = 1
+    context: int = 1
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -86,9 +82,19 @@ class Layout:
     mesh: jax.sharding.Mesh
 
     @property
-    def rows(self) -> NamedSharding:
-        """Of arrays whose first dimension is the rows of a batch."""
-        return NamedSharding(self.mesh, PartitionSpec(ROWS))
+    def batch(self) -> NamedSharding:
+        """Of the arrays [B, T] of a batch."""
+        return NamedSharding(self.mesh, PartitionSpec(ROWS, PLACES["time"]))
+
+    def within(self, function: F) -> F:
+        """`function`, which when it is traced finds itself on this mesh."""
+
+        @functools.wraps(function)
+        def placed(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*arguments)
+
+        return placed  # type: ignore[return-value]
 
     def of(self, tree: Any) -> Any:
         """The shardings of a state, real or abstract, as a tree of the same form. Parameters and what an optimizer
@@ -107,5 +113,7 @@ class Layout:
         spec: list[str | None] = []
         for size, name in zip(shape, names, strict=True):
             axis = PLACES.get(name) if name else None
-            spec.append(axis if axis and axis not in spec and size % self.mesh.shape[axis] == 0 else None)
+            spec.append(
+                axis if isinstance(axis, str) and axis not in spec and size % self.mesh.shape[axis] == 0 else None
+            )
         return NamedSharding(self.mesh, PartitionSpec(*spec))

@@ -102,6 +102,7 @@ class _Loop:
         self.begin = lambda model: state_of(model, optimizer, averages)
         self.averaged = jax.jit(lambda state: train.optimizer.average(state.optimizer, state.model))
         self.layout = None if train.mesh is None else train.mesh.make(jax.devices())
+        self.within = (lambda function: function) if self.layout is None else self.layout.within
         step = make_train_step(
             optimizer,
             seed=config.seed,
@@ -109,8 +110,8 @@ class _Loop:
             accumulation=train.accumulation,
             ema=train.ema,
         )
-        self.train_step = jax.jit(step, donate_argnums=0, **self._places(of_inputs=True))
-        self.validation_sum = jax.jit(lambda model, batch: loss_sum(model, batch, packed=False))
+        self.train_step = jax.jit(self.within(step), donate_argnums=0, **self._places(of_inputs=True))
+        self.validation_sum = jax.jit(self.within(lambda model, batch: loss_sum(model, batch, packed=False)))
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
         )
@@ -127,10 +128,10 @@ class _Loop:
         state = self.layout.of(jax.eval_shape(self.init))
         if not of_inputs:
             return {"out_shardings": state}
-        return {"in_shardings": (state, self.layout.rows), "out_shardings": (state, None)}
+        return {"in_shardings": (state, self.layout.batch), "out_shardings": (state, None)}
 
     def _on_devices(self, batch: Batch) -> Batch:
-        return batch if self.layout is None else jax.device_put(batch, self.layout.rows)
+        return batch if self.layout is None else jax.device_put(batch, self.layout.batch)
 
     def start(self) -> TrainState:
         """The state to go on from: the newest intact checkpoint's, or a new one, with given weights if so asked."""

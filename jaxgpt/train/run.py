@@ -105,6 +105,11 @@ class RunConfig:
             raise ValueError(f"seed must be below 2^32, got {self.seed}")
         if not self.train.steps and self.start is None:
             raise ValueError("train.steps is 0, and no weights are given to begin with; train, or begin with a model")
+        parts = 1 if self.train.mesh is None else self.train.mesh.context
+        if self.data.sequence_length % parts:
+            raise ValueError(
+                f"train.mesh.context: {parts} does not divide the {self.data.sequence_length} tokens of a sequence"
+            )
         model = with_sizes(self.model, self.data.known_vocab_size(), self.data.sequence_length)
         object.__setattr__(self, "model", model)
 

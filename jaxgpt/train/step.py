@@ -18,7 +18,8 @@ from jax import Array
 from jaxgpt.models.base import ModelConfig, summary
 from jaxgpt.nn.params import named
 from jaxgpt.nn.position.base import Positions
-from jaxgpt.ops.cross_entropy import fused
+from jaxgpt.ops.cross_entropy import by_device
+from jaxgpt.ops.layout import constrain, flatten_tokens
 from jaxgpt.train.average import moving_average
 
 Batch = Mapping[str, Any]
@@ -62,8 +63,8 @@ def loss_sum(model: Any, batch: Batch, packed: bool, key: Array | None = None) -
 def _loss_and_statistics(model: Any, batch: Batch, packed: bool, key: Array | None) -> tuple[Array, dict[str, Array]]:
     positions = Positions.packed(batch["segment"]) if packed else None
     x_BTD, _, aux = model.hidden(batch["inputs"], positions, key=key)
-    flat = x_BTD.reshape(-1, x_BTD.shape[-1])
-    return fused(flat, model.head(), batch["targets"].reshape(-1), batch["weights"].reshape(-1)), aux
+    x, targets, weights = (flatten_tokens(part) for part in (x_BTD, batch["targets"], batch["weights"]))
+    return by_device(x, model.head(), targets, weights), aux
 
 
 def objective(model: Any, batch: Batch, packed: bool, key: Array) -> tuple[Array, tuple[Array, dict[str, Array]]]:
@@ -98,7 +99,8 @@ def make_train_step(
         return sums, gradients
 
     def accumulated(model: Any, batch: Batch, key: Array) -> Any:
-        parts = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), dict(batch))
+        parts = {name: x.reshape(accumulation, -1, *x.shape[1:]) for name, x in batch.items()}
+        parts = {name: constrain(x, None, "row", "time") for name, x in parts.items()}
 
         def add(total, part):
             number, rows = part

@@ -26,6 +26,8 @@ MESHES = {
     "tensor": {"data": 2, "tensor": 4},
     "expert": {"data": 2, "expert": 4},
     "all": {"fsdp": 2, "tensor": 2, "expert": 2},
+    "context": {"context": 8},
+    "long": {"data": 2, "context": 2, "tensor": 2},
 }
 
 

@@ -72,7 +72,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize(
     ("case", "mesh"),
     [
-        *itertools.product(MODELS, ["data", "fsdp", "tensor", "expert", "all"]),
+        *itertools.product(MODELS, ["data", "fsdp", "tensor", "expert", "all", "context", "long"]),
         *((optimizer, "all") for optimizer in OPTIMIZERS),
     ],
 )
@@ -114,5 +114,7 @@ def test_what_cannot_be_is_named():
         MeshConfig(data=2, expert=4).make(jax.devices()[:1])
     with pytest.raises(ConfigError, match=r"train\.mesh.*: must be at least 1, got 0"):
         decode(TrainConfig, {"mesh": {"data": 0}}, "train")
+    with pytest.raises(ConfigError, match=r"train\.mesh\.context: 3 does not divide the 128 tokens"):
+        decode(RunConfig, {"train": {"mesh": {"context": 3}}, "data": {"type": "text", "sequence_length": 128}})
     with pytest.raises(ConfigError, match="mesh: divides rows among 3, and there are 4 at a time"):
         decode(TrainConfig, {"mesh": {"data": 3}, "batch_size": 8, "accumulation": 2}, "train")

@@ -13,6 +13,7 @@ from jaxgpt.nn.feedforward.base import FeedForwardConfig, check_hidden, hidden_w
 from jaxgpt.nn.mixer.base import LayerDims, MixerContext
 from jaxgpt.nn.params import constant, normal
 from jaxgpt.ops.experts import Multiply
+from jaxgpt.ops.layout import flatten_tokens, unflatten_tokens
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -51,7 +52,7 @@ class Dense(nnx.Module):
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
     def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]:
-        return self.through(linear, x_BTD.reshape(-1, x_BTD.shape[-1])).reshape(x_BTD.shape), {}
+        return unflatten_tokens(self.through(linear, flatten_tokens(x_BTD)), *x_BTD.shape[:2]), {}
 
     def through(self, multiply: Multiply, x: Array) -> Array:
         """The layer with `multiply` for its products: experts have weights of their own."""
