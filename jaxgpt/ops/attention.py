@@ -106,8 +106,10 @@ def attention(
 
 
 def _by_parts(attend, q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout, softmax) -> Array:
-    """On a mesh that divides time: every device has its queries and all keys, which it gathers (as Llama 3 is trained,
-    arXiv:2407.21783, section 3.3.2): with fewer key-value heads than heads that is less than queries would be."""
+    """On a mesh that divides time: every device has its queries and gathers all keys and values (Dubey et al. 2024,
+    arXiv:2407.21783, section 3.3.2), which are small where heads share them. The parts are computed alike, so blocks
+    that a mask hides are not skipped: none of the devices could go on before the last one has seen all keys anyway.
+    Dropout is drawn for each part."""
     k_BSKH, v_BSKH = (constrain(x, "row", None, "kv_heads", None) for x in (k_BSKH, v_BSKH))
     k_where = jax.tree.map(lambda x: constrain(x, "row", None, ...), k_where)
     parts = jax.tree.map(parts_of_time, (q_BTNH, q_where))
@@ -200,7 +202,8 @@ def dense(
     """
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
     batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
-    whole = jax.default_backend() != "cpu" or dropout is not None or extent("token") > 1
+    alone = extent("token") == 1  # on a mesh pieces of a batch would have to be gathered
+    whole = jax.default_backend() != "cpu" or dropout is not None or not alone
     ends = _slice_ends(queries) if causal and queries == keys and not whole else [queries]
     starts = [0, *ends[:-1]]
     seen = ends if causal else [keys]  # how many keys each slice of queries sees

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgpt.ops import layout
+from jaxgpt.ops.layout import by_device, extent
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits held at a time
 
@@ -47,12 +47,12 @@ def token_losses(logits: Array, targets: Array) -> Array:
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def by_device(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
+def fused_by_device(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
     """`fused`, of every device's tokens on their own where a mesh divides them: chunks of all tokens would gather them.
     Tokens are in the order of `layout.flatten_tokens`."""
-    x, targets, weights = (layout.by_device(part) for part in (x_MD, targets_M, weights_M))
-    if len(x) == 1:
+    if extent("token") == 1:
         return fused(x_MD, head, targets_M, weights_M)
+    x, targets, weights = (by_device(part) for part in (x_MD, targets_M, weights_M))
     return jax.vmap(fused, in_axes=(0, None, 0, 0))(x, head, targets, weights).sum()
 
 

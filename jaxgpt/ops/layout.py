@@ -29,7 +29,7 @@ PLACES: dict[str, str | tuple[str, ...]] = {
     "token": ("context", *ROWS),
 }
 """Name of a dimension, of parameters (the first six) or of activations -> axis of the mesh, or axes. Dimensions of
-other names are whole on every device."""
+parameters with other names are whole on every device."""
 
 
 def extent(name: str) -> int:
@@ -44,12 +44,13 @@ def constrain(x: Array, *names: str | EllipsisType | None) -> Array:
     the last: the rest as XLA likes."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
+    named = names[:-1] if names[-1] is ... else names
+    assert len(named) == x.ndim or names[-1] is ..., (x.shape, names)
     spec: list[object] = []
-    for size, name in zip(x.shape, (*names, *names[-1:] * x.ndim), strict=False):
-        if isinstance(name, EllipsisType):
-            spec.append(PartitionSpec.UNCONSTRAINED)
-        else:
-            spec.append(PLACES[name] if name is not None and size % extent(name) == 0 else None)
+    for size, name in zip(x.shape, named, strict=False):
+        assert not isinstance(name, EllipsisType)
+        spec.append(PLACES[name] if name is not None and size % extent(name) == 0 else None)
+    spec += [PartitionSpec.UNCONSTRAINED] * (x.ndim - len(named))
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 

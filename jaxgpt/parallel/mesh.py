@@ -1,7 +1,8 @@
 """A grid of devices, and where states and batches lie on it, by the table of `ops.layout`.
 
 The program stays that of one device: XLA is told where states and batches lie, divides the work accordingly and adds
-the communication (GSPMD, Xu et al. 2021, arXiv:2105.04663). Results differ by the rounding of sums alone.
+the communication (GSPMD, Xu et al. 2021, arXiv:2105.04663). Results differ by the rounding of sums alone; but for
+dropout of attention weights where `context` divides time, which is drawn part by part.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class MeshConfig:
     expert: rows too, and the experts of a mixture. With a `capacity` tokens travel to their experts (Lepikhin et al.
         2020, arXiv:2006.16668); without one XLA decides whether they or the experts do.
     context: time. Every device has its queries and gathers keys and values (Dubey et al. 2024, arXiv:2407.21783,
-        section 3.3.2).
+        section 3.3.2). Latent attention gathers them as heads see them; the position counts of CoPE and the tokens of
+        a mixture are gathered too.
     tensor: heads, hidden units and the vocabulary (Shoeybi et al. 2019, arXiv:1909.08053).
 
-    Neighbours along the last axes are neighbours in the list of devices.
+    JAX places neighbours along the last axes nearest to each other.
     """
 
     data: int = 1

@@ -51,7 +51,7 @@ class TrainConfig:
     gradient_clip: float | None = 1.0  # bound on the gradient's global norm
     groups: tuple[GroupConfig, ...] = added_later(())  # parameters with settings of their own
     ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
-    mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise, no more
+    mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise (see there)
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
     validation_tokens: int = unhashed(16384)
@@ -108,7 +108,8 @@ class RunConfig:
         parts = 1 if self.train.mesh is None else self.train.mesh.context
         if self.data.sequence_length % parts:
             raise ValueError(
-                f"train.mesh.context: {parts} does not divide the {self.data.sequence_length} tokens of a sequence"
+                f"train.mesh.context: {parts} does not divide the {self.data.sequence_length} tokens of a sequence; "
+                "give a divisor, or change the length of sequences"
             )
         model = with_sizes(self.model, self.data.known_vocab_size(), self.data.sequence_length)
         object.__setattr__(self, "model", model)

@@ -18,7 +18,7 @@ from jax import Array
 from jaxgpt.models.base import ModelConfig, summary
 from jaxgpt.nn.params import named
 from jaxgpt.nn.position.base import Positions
-from jaxgpt.ops.cross_entropy import by_device
+from jaxgpt.ops.cross_entropy import fused_by_device
 from jaxgpt.ops.layout import constrain, flatten_tokens
 from jaxgpt.train.average import moving_average
 
@@ -64,7 +64,7 @@ def _loss_and_statistics(model: Any, batch: Batch, packed: bool, key: Array | No
     positions = Positions.packed(batch["segment"]) if packed else None
     x_BTD, _, aux = model.hidden(batch["inputs"], positions, key=key)
     x, targets, weights = (flatten_tokens(part) for part in (x_BTD, batch["targets"], batch["weights"]))
-    return by_device(x, model.head(), targets, weights), aux
+    return fused_by_device(x, model.head(), targets, weights), aux
 
 
 def objective(model: Any, batch: Batch, packed: bool, key: Array) -> tuple[Array, tuple[Array, dict[str, Array]]]:

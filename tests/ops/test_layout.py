@@ -8,12 +8,15 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from jaxgpt.nn.mixer.base import Mask
 from jaxgpt.nn.position.base import Positions
+from jaxgpt.ops import attention as ops_attention
 from jaxgpt.ops import cross_entropy, layout
-from jaxgpt.ops.attention import Dropout, attention
+from jaxgpt.ops.attention import Dropout, Softmax, attention
 from jaxgpt.ops.cross_entropy import Head
 from jaxgpt.ops.linear import linear
 
 MESH = AbstractMesh((2, 2, 1, 4, 2), ("data", "fsdp", "expert", "context", "tensor"))
+
+PACKED = Positions.packed(jnp.array([[1] * 5 + [2] * 11, [1] * 13 + [0] * 3]))
 
 
 def normal(seed, *shape):
@@ -23,7 +26,12 @@ def normal(seed, *shape):
 @pytest.fixture
 def four_parts(monkeypatch):
     """As on a mesh that divides time by four, computed on one device."""
-    monkeypatch.setattr(layout, "extent", lambda name: 4 if name in ("time", "token") else 1)
+
+    def extent(name):
+        return 4 if name in ("time", "token") else 1
+
+    for module in (layout, ops_attention, cross_entropy):
+        monkeypatch.setattr(module, "extent", extent)
 
 
 def test_without_a_mesh_nothing_happens():
@@ -71,17 +79,20 @@ def test_products_are_those_of_whole_sequences():
     np.testing.assert_allclose(linear(x, weight, bias), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("where", [PACKED, Positions.of(jnp.zeros((2, 16)))], ids=["packed", "one document"])
 @pytest.mark.parametrize("implementation", ["naive", "dense", "blockwise"])
-def test_attention_is_that_of_whole_sequences_and_so_are_its_gradients(monkeypatch, implementation):
-    q, k, v = normal(0, 2, 16, 4, 6), normal(1, 2, 16, 2, 6), normal(2, 2, 16, 2, 6)
-    where = Positions.packed(jnp.array([[1] * 5 + [2] * 11, [1] * 13 + [0] * 3]))
+def test_attention_is_that_of_whole_sequences_and_so_are_its_gradients(request, implementation, where):
+    q, k, v = normal(0, 2, 16, 4, 6), normal(1, 2, 16, 2, 6), normal(2, 2, 16, 2, 5)
+    softmax = Softmax(sinks_N=normal(3, 4))
 
     def total(q, k, v):
-        y = attention(q, k, v, where, where, Mask(window=7), _slope, implementation=implementation, causal=True)
+        y = attention(
+            q, k, v, where, where, Mask(window=7), _slope, implementation=implementation, causal=True, softmax=softmax
+        )
         return jnp.sum(jnp.where(where.segment[..., None, None] > 0, jnp.sin(y), 0.0))
 
     whole = jax.value_and_grad(total, argnums=(0, 1, 2))(q, k, v)
-    monkeypatch.setattr(layout, "extent", lambda name: 4 if name == "time" else 1)
+    request.getfixturevalue("four_parts")
     parts = jax.value_and_grad(total, argnums=(0, 1, 2))(q, k, v)
     for mine, theirs in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-6)
@@ -112,6 +123,6 @@ def test_the_loss_is_that_of_all_tokens_and_so_are_its_gradients():
         return jax.value_and_grad(lambda x, matrix: loss(x, Head(matrix), targets, weights), argnums=(0, 1))(x, matrix)
 
     for mine, theirs in zip(
-        *map(jax.tree.leaves, map(of, (cross_entropy.by_device, cross_entropy.naive))), strict=True
+        *map(jax.tree.leaves, map(of, (cross_entropy.fused_by_device, cross_entropy.naive))), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)

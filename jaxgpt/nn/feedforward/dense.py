@@ -52,6 +52,8 @@ class Dense(nnx.Module):
         self.down_bias = constant(0.0, (dims.width,), ("embed",)) if bias else None
 
     def __call__(self, x_BTD: Array, context: MixerContext | None = None) -> tuple[Array, dict[str, Array]]:
+        if x_BTD.ndim == 2:  # tokens that a mixture flattened
+            return self.through(linear, x_BTD), {}
         return unflatten_tokens(self.through(linear, flatten_tokens(x_BTD)), *x_BTD.shape[:2]), {}
 
     def through(self, multiply: Multiply, x: Array) -> Array:
