@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from jaxgpt.data.packing import Batch
 from jaxgpt.data.tokenizers.base import Tokenizer
 from jaxgpt.errors import ConfigError
@@ -67,8 +69,10 @@ class Dataset:
         """Whether training rows hold several documents."""
         return self.packing == "documents"
 
-    def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
+    def batches(self, batch_size: int, seed: int, rows: np.ndarray | None = None) -> grain.DatasetIterator:
         """Endless batches for training, in an order that `seed` decides.
+
+        rows: which rows of every batch are wanted, where several processes share them; the others are not read.
 
         The iterator has `get_state()` and `set_state(state)`; a state is small, JSON can hold it, and an iterator set
         to it goes on with the very same batches. Raises DataError where the data do not fill one batch.

@@ -34,8 +34,11 @@ def batches(
     packing: str = "windows",
     epochs: int | None = None,
     weights: Mapping[str, float] | None = None,
+    only: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Batches in an order drawn anew from `seed` in every epoch; endless where `epochs` is None.
+
+    With `only`, row numbers within a batch, these rows of every batch and no others are cut from the file.
 
     With `weights` of the split's groups every stretch of rows has them in this proportion, each group with epochs of
     its own.
@@ -67,16 +70,23 @@ def batches(
     # Numbers are shuffled and batched, then a whole batch is cut from the file at once. One thread is the fastest, for
     # there is nothing to wait for.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
-    return iter(dataset.map(rows).to_iter_dataset(options))
+    return iter(dataset.map(_some(rows, only)).to_iter_dataset(options))
 
 
-def endless(rows: Callable[[np.ndarray], Batch], batch_size: int) -> grain.DatasetIterator:
-    """Batches of rows 0, 1, 2, ... without end, each a function of its number; resumed as those of `batches` are."""
+def endless(
+    rows: Callable[[np.ndarray], Batch], batch_size: int, only: np.ndarray | None = None
+) -> grain.DatasetIterator:
+    """Batches of rows 0, 1, 2, ... without end, each a function of its number; resumed as those of `batches` are, and
+    with `only` cut down as they are."""
     import grain
 
     numbers = grain.MapDataset.range(_ENDLESS).batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)
-    return iter(numbers.map(rows).to_iter_dataset(options))
+    return iter(numbers.map(_some(rows, only)).to_iter_dataset(options))
+
+
+def _some(rows: Callable[[np.ndarray], Batch], only: np.ndarray | None) -> Callable[[np.ndarray], Batch]:
+    return rows if only is None else lambda numbers_B: rows(numbers_B[only])
 
 
 def numbered(rows: Callable[[np.ndarray], Batch], batch_size: int, count: int | None) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 
+from jaxgpt.data import pipeline
 from jaxgpt.data.pipeline import batches, pipeline_identity, require_same_pipeline, validation_batches
 from jaxgpt.data.tokens import split_of
 from jaxgpt.errors import CheckpointError, DataError
@@ -47,6 +48,34 @@ def test_resumes_with_the_very_same_batches(split, packing, stop):
     resumed.set_state(state)
     for batch in expected:
         assert_equal(batch, next(resumed))
+
+
+@PACKINGS
+def test_several_readers_share_the_rows_of_a_batch_and_read_no_others(split, packing, monkeypatch):
+    asked, make = [], pipeline.make_rows
+
+    def recording(*arguments):
+        rows = make(*arguments)
+
+        class Recording:
+            __len__ = staticmethod(rows.__len__)
+
+            def __call__(self, numbers_B):
+                asked.append(len(numbers_B))
+                return rows(numbers_B)
+
+        return Recording()
+
+    monkeypatch.setattr(pipeline, "make_rows", recording)
+    shares = (None, np.array([0, 2]), np.array([1]))
+    whole, first, last = (iterate(split, packing=packing, only=only) for only in shares)
+    for _ in range(9):
+        batch, mine, yours = next(whole), next(first), next(last)
+        for name, rows in batch.items():
+            np.testing.assert_array_equal(mine[name], rows[[0, 2]])
+            np.testing.assert_array_equal(yours[name], rows[[1]])
+    assert set(asked) == {1, 2, 3}
+    assert first.get_state() == whole.get_state(), "a state counts batches, whoever reads"
 
 
 @pytest.fixture

@@ -87,9 +87,9 @@ class RetrievalDataset(TextDataset):
                 "question; use a larger data.sequence_length, fewer data.needles or data.digits"
             )
 
-    def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
+    def batches(self, batch_size: int, seed: int, rows: np.ndarray | None = None) -> grain.DatasetIterator:
         self.require_room(self.sequence_length)
-        return endless(lambda numbers_B: self._mixed(self.train, "train", seed, numbers_B), batch_size)
+        return endless(lambda numbers_B: self._mixed(self.train, "train", seed, numbers_B), batch_size, rows)
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         return numbered(

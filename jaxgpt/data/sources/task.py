@@ -80,8 +80,8 @@ class TaskDataset(Dataset):
 
     config: TaskDataConfig
 
-    def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
-        return endless(lambda numbers_B: self._rows("train", seed, numbers_B), batch_size)
+    def batches(self, batch_size: int, seed: int, rows: np.ndarray | None = None) -> grain.DatasetIterator:
+        return endless(lambda numbers_B: self._rows("train", seed, numbers_B), batch_size, rows)
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         """Lengths and seed of training, examples of their own (a short one may be the same by chance)."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
+
 from jaxgpt.config import added_later, content_hash, encode
 from jaxgpt.data.cache import FileDigests, cache_directory, cached
 from jaxgpt.data.corpora.base import CorpusConfig, Document
@@ -112,9 +114,9 @@ class TextDataset(Dataset):
     corpus_fingerprint: str  # of the text alone
     weights: Mapping[str, float]  # of a mixture's corpora, by name; else empty
 
-    def batches(self, batch_size: int, seed: int) -> grain.DatasetIterator:
+    def batches(self, batch_size: int, seed: int, rows: np.ndarray | None = None) -> grain.DatasetIterator:
         shape = {"batch_size": batch_size, "sequence_length": self.sequence_length}
-        return batches(self.train, **shape, seed=seed, packing=self.packing, weights=self.weights)
+        return batches(self.train, **shape, seed=seed, packing=self.packing, weights=self.weights, only=rows)
 
     def validation_batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
         """Windows spread over the validation text, however training rows are packed."""
