@@ -7,6 +7,7 @@ bad one: at the residual stream, around attention, and where rows and time becom
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import EllipsisType
 
 import jax
@@ -32,17 +33,22 @@ PLACES: dict[str, str | tuple[str, ...]] = {
 parameters with other names are whole on every device."""
 
 
+def _sizes() -> Mapping[str, int]:
+    """The axes of the mesh around, if it is one of ours (`pmap` has a mesh too)."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return sizes if "context" in sizes else {}
+
+
 def extent(name: str) -> int:
     """By how much the mesh around this computation divides dimensions of this name."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    place = PLACES[name]
+    sizes, place = _sizes(), PLACES[name]
     return math.prod(sizes.get(axis, 1) for axis in ((place,) if isinstance(place, str) else place))
 
 
 def constrain(x: Array, *names: str | EllipsisType | None) -> Array:
     """`x`, to lie as the names of its dimensions say. None: whole, as are those that an axis does not divide; `...`,
     the last: the rest as XLA likes."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if not _sizes():
         return x
     named = names[:-1] if names[-1] is ... else names
     assert len(named) == x.ndim or names[-1] is ..., (x.shape, names)

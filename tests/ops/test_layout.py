@@ -43,6 +43,13 @@ def test_without_a_mesh_nothing_happens():
     assert layout.by_device(x).shape == (1, 2, 3, 2)
 
 
+def test_a_mesh_of_others_is_left_alone():
+    with jax.sharding.use_abstract_mesh(AbstractMesh((2,), ("copies",))):
+        x = jnp.zeros((4, 8))
+        assert layout.constrain(x, "row", "time") is x
+        assert layout.extent("row") == 1
+
+
 def test_names_become_axes_of_the_mesh_around():
     def asked(shape, *names):
         with jax.sharding.use_abstract_mesh(MESH):
