@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -87,6 +88,24 @@ class Layout:
     def batch(self) -> NamedSharding:
         """Of the arrays [B, T] of a batch."""
         return NamedSharding(self.mesh, PartitionSpec(ROWS, PLACES["time"]))
+
+    def local_rows(self, count: int) -> np.ndarray:
+        """Which of `count` rows lie, whole or in part, on devices of this process; ascending."""
+        shape = count, self.mesh.shape["context"]
+        indices = self.batch.addressable_devices_indices_map(shape).values()
+        return np.unique(np.concatenate([np.arange(count)[index[0]] for index in indices if index]))
+
+    def put(self, batch: Mapping[str, np.ndarray], count: int) -> dict[str, jax.Array]:
+        """A batch of `count` rows on the devices, given the `local_rows` of each process."""
+        mine = self.local_rows(count)
+
+        def one(rows: np.ndarray) -> jax.Array:
+            def part(index: Any) -> np.ndarray:
+                return rows[np.searchsorted(mine, np.arange(count)[index[0]])][:, index[1]]
+
+            return jax.make_array_from_callback((count, rows.shape[1]), self.batch, part)
+
+        return {name: one(rows) for name, rows in batch.items()}
 
     def within(self, function: F) -> F:
         """`function`, which when it is traced finds itself on this mesh."""

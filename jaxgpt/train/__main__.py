@@ -8,6 +8,7 @@ With `--from DIR` the configuration of the run in DIR is the base, and its weigh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -28,11 +29,31 @@ def main(arguments: list[str] | None = None) -> int:
         help="begin with the weights of this run, on its configuration",
     )
     parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
+    parser.add_argument(
+        "--processes",
+        action="store_true",
+        help="one of several processes that train this run together, with the same command: found by Slurm, on TPU "
+        "pods, in Kubernetes, or by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; needs train.mesh",
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=100,
+        metavar="SECONDS",
+        help="with --processes: after how long without a sign one counts as dead (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
-    return exit_code(lambda: _run(options))
+    from jaxgpt.parallel.processes import leave
+
+    code = exit_code(lambda: _run(options))
+    if code and options.processes:
+        leave(code)
+    return code
 
 
 def _run(options: argparse.Namespace) -> None:
+    from jaxgpt.parallel.processes import is_first, join
+    from jaxgpt.train.environment import prepare_jax
     from jaxgpt.train.loop import train
     from jaxgpt.train.run import load_config
     from jaxgpt.train.start import continue_from
@@ -44,8 +65,13 @@ def _run(options: argparse.Namespace) -> None:
         config = continue_from(options.start, options.config, options.overrides)
         name = f"from-{options.start.resolve().name}"
     directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
-    with locked(directory):  # the same command twice names the same folder
+    if options.processes:
+        prepare_jax(config.threads)
+        join(options.patience)
+    with locked(directory) if is_first() else contextlib.nullcontext():  # the same command twice names the same folder
         result = train(config, directory)
+    if not is_first():
+        return
     print(f"{directory}: {result.step} steps", end="")
     print("" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} nats per token")
 

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from jaxgpt.errors import CheckpointError
 from jaxgpt.nn.params import flatten, unflatten
+from jaxgpt.parallel.processes import is_first, meet
 from jaxgpt.train.manifest import DamagedCheckpoint, seal, verify
 
 S = TypeVar("S")
@@ -101,7 +102,8 @@ class Checkpoints:
         assert saved, f"step {step} is not above {self.latest()}"
 
     def _seal(self) -> None:
-        """Called by Orbax when all files of a checkpoint are written and the folder has not got its name yet."""
+        """Called by Orbax, in one process, when all files of a checkpoint are written and the folder has not got its
+        name yet."""
         for folder in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
             seal(folder)
 
@@ -133,6 +135,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged.append(error)
                 continue
+            meet("all have read")
             for older, error in zip(steps, damaged, strict=False):
                 _LOG.warning("%s: %s; going back to the checkpoint of step %d", error.place, error.how, step)
                 self._move_aside(older)
@@ -193,9 +196,11 @@ class Checkpoints:
             raise CheckpointError(f"{place}: cannot be read ({_reason(error)}); its files are as written") from error
 
     def _move_aside(self, step: int) -> None:
-        aside = self.directory / f"damaged-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.directory / str(step)).rename(aside)
+        if is_first():
+            aside = self.directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        meet(f"step {step} is aside")
         self._manager.reload()
 
     def wait(self) -> None:

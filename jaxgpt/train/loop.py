@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxgpt.data.dataset import Dataset
-from jaxgpt.data.packing import Batch
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
-from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError
+from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError, first_line
 from jaxgpt.files import write_json
+from jaxgpt.parallel.processes import Question, is_first, lost, meet
 from jaxgpt.train.checkpoint import Checkpoints
+from jaxgpt.train.devices import devices_of
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.groups import make_optimizer
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
@@ -49,24 +50,35 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     directory = Path(directory)
     prepare_jax(config.threads)
     open_folder(directory, config)
-    loop = None
+    loop, alone = None, False
     try:
         dataset = config.data.prepare()
-        keep_tokenizer(directory, dataset)
-        write_json(directory / "environment.json", describe_environment())
+        if is_first():
+            keep_tokenizer(directory, dataset)
+            write_json(directory / "environment.json", describe_environment())
+        meet("the run folder is there")
         if not config.train.steps:  # weights that are given and stay as they are
             model = _given(config, dataset, directory)
             write_status(directory, "trained", 0, 0)
             return TrainResult(model, 0, None, None)
         loop = _Loop(config, directory, dataset)
-        return loop.run()
+        try:
+            return loop.run()
+        except Exception as error:
+            if not lost(error):
+                raise
+            alone = True
+            raise TrainingError(
+                f"{directory}: another process of this run is gone ({first_line(error)}); run again to go on from the "
+                "last checkpoint"
+            ) from error
     except UserError as error:
         state = "interrupted" if isinstance(error, Interrupted) else "failed"
         with contextlib.suppress(UserError):  # on a full disk: what is wrong is said already
             write_status(directory, state, loop.done if loop else 0, config.train.steps, str(error))
         raise
     finally:
-        if loop:
+        if loop and not alone:  # alone, there is nobody to finish a checkpoint with
             loop.close()
 
 
@@ -98,51 +110,37 @@ class _Loop:
         optimizer = make_optimizer(train.optimizer, self.schedule, train.gradient_clip, train.groups)
         model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
         averages = train.ema is not None
+        self.devices = devices_of(train)
         self.init = lambda: init_state(model, optimizer, config.seed, averages)
         self.begin = lambda model: state_of(model, optimizer, averages)
-        self.averaged = jax.jit(lambda state: train.optimizer.average(state.optimizer, state.model))
-        self.layout = None if train.mesh is None else train.mesh.make(jax.devices())
-        self.within = (lambda function: function) if self.layout is None else self.layout.within
+        self.averaged = self.devices.function(lambda state: train.optimizer.average(state.optimizer, state.model))
         step = make_train_step(
             optimizer,
             seed=config.seed,
             packed=dataset.packed,
             accumulation=train.accumulation,
             ema=train.ema,
+            axis=self.devices.axis,
         )
-        self.train_step = jax.jit(self.within(step), donate_argnums=0, **self._places(of_inputs=True))
-        self.validation_sum = jax.jit(self.within(lambda model, batch: loss_sum(model, batch, packed=False)))
+        self.train_step = self.devices.step(step, jax.eval_shape(self.init))
+        self.validation_sum = self.devices.function(lambda model, batch: loss_sum(model, batch, packed=False))
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
         )
-        self.iterator = dataset.batches(train.batch_size, config.seed)
+        self.iterator = dataset.batches(train.batch_size, config.seed, self.devices.rows)
         self.checkpoints = Checkpoints(directory / "checkpoints", keep=train.keep_checkpoints)
 
     def close(self) -> None:
         self.checkpoints.close()
 
-    def _places(self, of_inputs: bool = False) -> dict[str, Any]:
-        """Where a mesh, if there is one, wants the state (and with it the batch) that `jax.jit` takes and gives."""
-        if self.layout is None:
-            return {}
-        state = self.layout.of(jax.eval_shape(self.init))
-        if not of_inputs:
-            return {"out_shardings": state}
-        return {"in_shardings": (state, self.layout.batch), "out_shardings": (state, None)}
-
-    def _on_devices(self, batch: Batch) -> Batch:
-        return batch if self.layout is None else jax.device_put(batch, self.layout.batch)
-
     def start(self) -> TrainState:
         """The state to go on from: the newest intact checkpoint's, or a new one, with given weights if so asked."""
         if self.checkpoints.latest() is None:
             if self.config.start is None:
-                return jax.jit(self.init, **self._places())()
-            model = _given(self.config, self.dataset, self.directory)
-            return jax.jit(self.begin, **self._places())(model)
+                return self.devices.begin(self.init)
+            return self.devices.begin(self.begin, _given(self.config, self.dataset, self.directory))
         like = jax.eval_shape(lambda: self._as_saved(self.init()))
-        places = None if self.layout is None else self.layout.of(like)
-        state, extra = self.checkpoints.restore_intact(like, places)
+        state, extra = self.checkpoints.restore_intact(like, self.devices.places(like))
         if self.config.train.optimizer.averages:
             state = dataclasses.replace(state, average=None)
         require_same_pipeline(extra["identity"], self.identity, str(self.directory))
@@ -152,23 +150,24 @@ class _Loop:
                 f"one is {self.config.hash}); remove the folder to train from the start"
             )
         self.iterator.set_state(extra["iterator"])
-        return state
+        return self.devices.spread(state)
 
     def _evaluated(self, state: TrainState) -> Any:
         """The model that is validated, and evaluated later: an average of those that were trained, if there is one."""
+        state = self.devices.whole(state)
         if self.config.train.optimizer.averages:
             return self.averaged(state)
         return state.model if state.average is None else state.average
 
     def _as_saved(self, state: TrainState) -> TrainState:
-        """With the average, which an optimizer of its own only implies."""
+        """As a checkpoint holds it: with the average, which an optimizer of its own only implies."""
         averages = self.config.train.optimizer.averages
         return dataclasses.replace(state, average=self.averaged(state)) if averages else state
 
     def run(self) -> TrainResult:
         train = self.config.train
         state = self.start()
-        self.done = int(state.step)
+        self.done = int(self.devices.whole(state).step)
         if self.done >= train.steps:
             write_status(self.directory, "trained", self.done, train.steps)
             return TrainResult(self._evaluated(state), self.done, None, None)
@@ -192,20 +191,21 @@ class _Loop:
         train = self.config.train
         rate = _Rate(self.config.train.batch_size * self.config.data.sequence_length, self.done)
         pending: dict[str, jax.Array] | None = None
-        loss, validation = math.nan, None
+        loss, validation, anyone = math.nan, None, Question()
 
         def read(metrics: dict[str, jax.Array], step: int) -> float:
             return self._read(metrics, step, recorder, progress, rate)
 
         while self.done < train.steps:
-            batch = self._on_devices(next(self.iterator))
+            batch = self.devices.put(next(self.iterator))
             state, metrics = self.train_step(state, batch)
             if pending is not None:
                 loss = read(pending, self.done)
             self.done += 1
             last = self.done == train.steps
             validating = self.done % train.validate_every == 0 or last
-            stop = stopping()  # asked once: a signal that comes while validating is answered after the next step
+            # Asked once: a signal that comes while validating is answered after the next step.
+            stop = anyone(stopping())
             saving = self.done % train.checkpoint_every == 0 or last or stop
             pending = metrics
             if validating or saving:
@@ -251,7 +251,7 @@ class _Loop:
 
     def save(self, state: TrainState) -> None:
         extra = {"identity": self.identity, "iterator": self.iterator.get_state(), "config": self.config.hash}
-        self.checkpoints.save(self._as_saved(state), self.done, extra)
+        self.checkpoints.save(self._as_saved(self.devices.whole(state)), self.done, extra)
 
     def validate(self, model: Any) -> float:
         """Mean negative log-likelihood on batches spread over the validation data, in nats per token."""
@@ -259,8 +259,9 @@ class _Loop:
         wanted = max(self.config.train.validation_tokens // (batch_size * sequence_length), 1)
         total = weight = 0.0
         for batch in self.dataset.validation_batches(batch_size, wanted):
-            total += float(self.validation_sum(model, self._on_devices(batch)))
             weight += float(batch["weights"].sum())
+            mine = batch if self.devices.rows is None else {name: x[self.devices.rows] for name, x in batch.items()}
+            total += float(self.validation_sum(model, self.devices.put(mine)))
         return total / weight
 
 

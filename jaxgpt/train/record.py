@@ -14,17 +14,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxgpt.errors import UserError
 from jaxgpt.files import write_atomic, write_json
+from jaxgpt.parallel.processes import is_first
 from jaxgpt.train.board import Board
 
 
 class Recorder:
-    """The records of one run in its folder. After a resume, entries past the restored step are dropped first, so that
-    an interrupted run's curve is the uninterrupted one's.
+    """The records of one run in its folder, which the first of its processes writes. After a resume, entries past the
+    restored step are dropped first, so that an interrupted run's curve is the uninterrupted one's.
     """
 
     def __init__(self, directory: Path, *, steps: int, start: int, tensorboard: bool):
         self.directory, self.steps = directory, steps
         self._metrics = directory / "metrics.jsonl"
+        self._file = self._board = None
+        if not is_first():
+            return
         self._keep_until(start)
         try:
             self._file = self._metrics.open("ab", buffering=0)  # what a full disk did not take is not tried again
@@ -47,6 +51,8 @@ class Recorder:
 
     def metrics(self, **entry: Any) -> None:
         """Append one line; `step` is among the entries. Raises UserError where the disk does not take it."""
+        if self._file is None:
+            return
         line = (json.dumps(entry) + "\n").encode()
         try:
             if self._file.write(line) != len(line):
@@ -67,20 +73,24 @@ class Recorder:
         )
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def write_status(directory: Path, state: str, step: int, steps: int, message: str | None = None) -> None:
-    write_json(directory / "status.json", {"state": state, "step": step, "steps": steps, "message": message})
+    """Replace status.json, if this is the first process of the run."""
+    if is_first():
+        write_json(directory / "status.json", {"state": state, "step": step, "steps": steps, "message": message})
 
 
 class TrainingProgress:
     """A bar with loss, tokens per second and time left on a terminal; plain lines elsewhere."""
 
     def __init__(self, steps: int, start: int, name: str):
-        self._live = sys.stderr.isatty()
+        self._silent = not is_first()
+        self._live = sys.stderr.isatty() and not self._silent
         self._name = name
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -108,5 +118,5 @@ class TrainingProgress:
     def report(self, step: int, loss: float, tokens_per_second: float) -> None:
         note = f"loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, note=note)
-        if not self._live:
+        if not self._live and not self._silent:
             print(f"{self._name}: step {step}/{self._steps}  {note}", file=sys.stderr, flush=True)

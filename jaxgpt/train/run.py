@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax import Array
@@ -52,6 +52,7 @@ class TrainConfig:
     groups: tuple[GroupConfig, ...] = added_later(())  # parameters with settings of their own
     ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
     mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise (see there)
+    compile: Literal["jit", "pmap"] = unhashed("jit")  # pmap: copies of the model on all devices, and no mesh
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
     validation_tokens: int = unhashed(16384)
@@ -77,6 +78,8 @@ class TrainConfig:
             raise ValueError("ema: the optimizer has an average of its own; leave one of them out")
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        if self.mesh is not None and self.compile == "pmap":
+            raise ValueError("compile: pmap keeps a copy of the model on every device; leave mesh out, or use jit")
         if self.mesh is not None and (self.batch_size // self.accumulation) % self.mesh.rows:
             raise ValueError(
                 f"mesh: divides rows among {self.mesh.rows}, and there are {self.batch_size // self.accumulation} at a "

@@ -85,13 +85,17 @@ def make_train_step(
     packed: bool,
     accumulation: int = 1,
     ema: float | None = None,
+    axis: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss without the layers' own, the norm of
     the gradient, and a summary of routers.
 
+    With `axis` the function is one of several along an axis of that name (`jax.pmap`), each with rows of its own: what
+    it sums, it sums along the axis too, and randomness is drawn for each.
+
     With `accumulation` > 1 the batch is cut into that many parts, whose gradients are summed before they are scaled:
     the step equals the one of the whole batch, whatever the weights of the parts; but for what experts do with a batch
-    (their own losses, capacity, choice by experts), which is done part by part.
+    (their own losses, capacity, choice by experts), which is done part by part. So it is with `axis`.
     """
 
     def gradients_of(model: Any, batch: Batch, key: Array) -> Any:
@@ -114,8 +118,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(named(jax.random.key(seed), "train"), state.step)
-        sums, gradients = (gradients_of if accumulation == 1 else accumulated)(state.model, batch, key)
-        scale = 1.0 / jnp.maximum(jnp.sum(batch["weights"]), 1.0)
+        key = key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+        found = *(gradients_of if accumulation == 1 else accumulated)(state.model, batch, key), batch["weights"].sum()
+        sums, gradients, weight = found if axis is None else jax.lax.psum(found, axis)
+        scale = 1.0 / jnp.maximum(weight, 1.0)
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
         total, aux = jax.tree.map(lambda value: value * scale, sums)

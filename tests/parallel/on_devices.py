@@ -24,23 +24,25 @@ MESHES = {
     "data": {"data": 8},
     "fsdp": {"fsdp": 8},
     "tensor": {"data": 2, "tensor": 4},
+    "cube": {"data": 2, "fsdp": 2, "tensor": 2},
     "expert": {"data": 2, "expert": 4},
     "all": {"fsdp": 2, "tensor": 2, "expert": 2},
     "context": {"context": 8},
     "long": {"data": 2, "context": 2, "tensor": 2},
 }
+WAYS = {name: {"mesh": mesh} for name, mesh in MESHES.items()} | {"pmap": {"compile": "pmap"}}
 
 
-def run(folder, changes, mesh, steps):
+def run(folder, changes, way, steps):
     """Losses by step, the validation loss, and where the experts' and the heads' matrices lie."""
     raw = json.loads((folder / "config.json").read_text())
-    raw = merge(merge(raw, changes), {"train": {"mesh": mesh, "steps": steps}})
+    raw = merge(merge(raw, changes), {"train": {**way, "steps": steps}})
     config = decode(RunConfig, raw)
     place = folder / f"run-{config.hash}-{steps}"
     result = train(config, place)
     lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     specs = {
-        name: str(leaf.sharding.spec) if mesh else ""
+        name: str(leaf.sharding.spec) if way.get("mesh") else ""
         for name, leaf in flatten(result.model).items()
         if name.endswith(("experts/up", "mixer/query"))
     }
@@ -56,12 +58,12 @@ def run(folder, changes, mesh, steps):
 def main(folder):
     found = {}
     cases = json.loads((folder / "cases.json").read_text())
-    for kind, changes in cases.items():
-        for name in MESHES if "model" in changes else ("none", "all"):
-            found[f"{kind} {name}"] = run(folder, changes, MESHES[name], 6)
+    for kind, (changes, ways, steps) in cases.items():
+        for name in ways:
+            found[f"{kind} {name}"] = run(folder, changes, WAYS[name], steps)
             for left in folder.glob("run-*"):  # a mesh changes no hash: one folder for all
                 shutil.rmtree(left)
-    model = cases["dropless"]["model"]
+    model = cases["dropless"][0]["model"]
     raw = json.loads((folder / "config.json").read_text())
     started = decode(RunConfig, merge(raw, {"model": model, "train": {"mesh": MESHES["expert"], "steps": 6}}))
     asked = iter([False, False, True, *[False] * 9])

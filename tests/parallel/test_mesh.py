@@ -1,6 +1,5 @@
 """Meshes: what lies where, and that training on one equals training on one device."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -21,7 +20,6 @@ from jaxgpt.train.run import RunConfig, TrainConfig
 
 EXPERTS = {"type": "moe", "experts": 4, "expert": {"type": "gated", "hidden": 16}, "router": {"type": "softmax"}}
 MODELS = {
-    "dense": {},
     "dropless": {"feedforward": EXPERTS},
     "ragged": {"feedforward": {**EXPERTS, "implementation": "ragged"}},
     "capacity": {"feedforward": {**EXPERTS, "capacity": 1.25}},
@@ -34,6 +32,18 @@ OPTIMIZERS = {
         "schedule": {"type": "constant"},
         "groups": [{"match": ["embedding"], "learning_rate": 0.5}, {"match": ["*/query"], "learning_rate": 0.0}],
     },
+}
+
+
+PACKED = {"data": {"packing": "documents"}, "train": {"accumulation": 2, "batch_size": 16}}
+MESHES = ("data", "fsdp", "tensor", "expert", "all", "context", "long")
+CASES = {  # what differs from the tiny run, on what it is tried, and for how many steps
+    "dense": ({}, (*MESHES, "cube", "pmap"), 20),
+    **{name: ({"model": model}, MESHES, 6) for name, model in MODELS.items()},
+    **{name: ({"train": train}, ("all", "pmap"), 6) for name, train in OPTIMIZERS.items()},
+    "packed": (PACKED, ("all", "long", "pmap"), 6),
+    "fox": ({"model": {"mixer": {"type": "fox"}}}, ("long",), 6),
+    "latent": ({"model": {"mixer": {"type": "latent"}, "position": {"type": "rope"}}}, ("long",), 6),
 }
 
 
@@ -53,8 +63,7 @@ def found(tmp_path_factory):
     raw["data"]["sequence_length"] = 16
     raw["train"].update(batch_size=8, log_every=1, validate_every=6, validation_tokens=256, tensorboard=False)
     (folder / "config.json").write_text(json.dumps(raw))
-    cases = {name: {"model": model} for name, model in MODELS.items()}
-    cases |= {name: {"train": train} for name, train in OPTIMIZERS.items()}
+    cases = {name: (changes, ["none", *ways], steps) for name, (changes, ways, steps) in CASES.items()}
     (folder / "cases.json").write_text(json.dumps(cases))
     environment = {
         **os.environ,
@@ -69,17 +78,11 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "mesh"),
-    [
-        *itertools.product(MODELS, ["data", "fsdp", "tensor", "expert", "all", "context", "long"]),
-        *((optimizer, "all") for optimizer in OPTIMIZERS),
-    ],
-)
-def test_training_equals_that_on_one_device(found, case, mesh):
-    alone, here = found[f"{case} none"], found[f"{case} {mesh}"]
-    assert alone["hash"] == here["hash"], "a mesh makes no other run"
-    assert len(here["losses"]) == 6
+@pytest.mark.parametrize(("case", "way"), [(name, way) for name, (_, ways, _) in CASES.items() for way in ways])
+def test_training_equals_that_on_one_device(found, case, way):
+    alone, here = found[f"{case} none"], found[f"{case} {way}"]
+    assert alone["hash"] == here["hash"], "devices make no other run"
+    assert len(here["losses"]) == CASES[case][2]
     np.testing.assert_allclose(here["losses"], alone["losses"], atol=1e-5)
     assert here["validation"] == pytest.approx(alone["validation"], abs=1e-5)
     for name, norm in alone["norms"].items():
