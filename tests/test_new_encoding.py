@@ -50,7 +50,7 @@ def test_it_is_held_to_the_contract(copy):
         "pytest",
         "tests/nn/position/test_contract.py",
         "-k",
-        "penalty or Penalty",
+        "penalty",
         "-p",
         "no:cacheprovider",
         "-n0",

@@ -126,11 +126,13 @@ def cut(positions: Positions, begin: int, end: int) -> Positions:
 # ------------------------------------------------------------------------------------------------- configs and modules
 
 
-@pytest.mark.parametrize("config_class", [*ENCODINGS.values(), *SCALINGS.values()])
+@pytest.mark.parametrize("config_class", [*ENCODINGS.values(), *SCALINGS.values()], ids=[*ENCODINGS, *SCALINGS])
 def test_docstring_names_the_paper(config_class):
     own = config_class.__doc__ or ""
     assert not own.startswith(f"{config_class.__name__}("), "needs a docstring of its own, not the dataclass's"
-    assert re.search(r"arXiv:\d{4}\.\d{5}", inspect.cleandoc(own))
+    assert re.search(r"arXiv:\d{4}\.\d{5}", inspect.cleandoc(own)), (
+        "name the paper, or the nearest, as arXiv:NNNN.NNNNN"
+    )
 
 
 @each
