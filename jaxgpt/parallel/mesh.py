@@ -97,15 +97,8 @@ class Layout:
 
     def put(self, batch: Mapping[str, np.ndarray], count: int) -> dict[str, jax.Array]:
         """A batch of `count` rows on the devices, given the `local_rows` of each process."""
-        mine = self.local_rows(count)
-
-        def one(rows: np.ndarray) -> jax.Array:
-            def part(index: Any) -> np.ndarray:
-                return rows[np.searchsorted(mine, np.arange(count)[index[0]])][:, index[1]]
-
-            return jax.make_array_from_callback((count, rows.shape[1]), self.batch, part)
-
-        return {name: one(rows) for name, rows in batch.items()}
+        whole = jax.make_array_from_process_local_data
+        return {name: whole(self.batch, rows, (count, rows.shape[1])) for name, rows in batch.items()}
 
     def within(self, function: F) -> F:
         """`function`, which when it is traced finds itself on this mesh."""

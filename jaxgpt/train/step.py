@@ -103,8 +103,9 @@ def make_train_step(
         return sums, gradients
 
     def accumulated(model: Any, batch: Batch, key: Array) -> Any:
-        parts = {name: x.reshape(accumulation, -1, *x.shape[1:]) for name, x in batch.items()}
-        parts = {name: constrain(x, None, "row", "time") for name, x in parts.items()}
+        parts = jax.tree.map(
+            lambda x: constrain(x.reshape(accumulation, -1, *x.shape[1:]), None, "row", "time"), dict(batch)
+        )
 
         def add(total, part):
             number, rows = part
