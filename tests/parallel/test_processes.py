@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,21 +35,23 @@ def settings(tmp_path_factory):
     ]
 
 
-def start(place, settings, number, port):
+def start(place, settings, number, port, **more):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        **more,
         **dict(zip(VARIABLES, (f"127.0.0.1:{port}", "2", str(number)), strict=True)),
     }
     command = [sys.executable, Path(__file__).with_name("in_processes.py"), place, *settings]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def two(place, settings):
-    """Two processes that have begun."""
+def two(place, settings, victim=None, what=signal.SIGTERM):
+    """Two processes that have begun; the victim, 0 or 1, sends itself a signal on the way."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    return [start(place, settings, number, port) for number in range(2)]
+    signals = [{"SIGNAL": str(int(what))} if number == victim else {} for number in range(2)]
+    return [start(place, settings, number, port, **signals[number]) for number in range(2)]
 
 
 def ends(processes):
@@ -117,14 +118,12 @@ def test_two_processes_equal_one_and_each_reads_its_own_rows(settings, alone, tm
 @pytest.mark.timeout(600)
 def test_a_signal_to_one_stops_both_at_one_step(settings, alone, tmp_path):
     place = tmp_path / "run"
-    processes = two(place, [*settings, "train.mesh={data: 2}"])
-    wait_for_a_step(place, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    for code, _, errors in ends(processes):
-        if code == 0:
-            pytest.skip("the run was over before the signal came")
-        assert code == 130
+    stopped = ends(two(place, [*settings, "train.mesh={data: 2}"], victim=1))
+    for code, _, errors in stopped:
+        assert code == 130, errors
         assert "interrupted at step" in errors
+    first, second = (errors.splitlines()[-1] for _, _, errors in stopped)
+    assert first == second, "at the same step"
     assert all(code == 0 for code, _, _ in ends(two(place, [*settings, "train.mesh={data: 2}"])))
     assert_equal(place, alone)
 
@@ -134,25 +133,15 @@ def test_a_signal_to_one_stops_both_at_one_step(settings, alone, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_one_is_killed_the_other_ends_and_the_run_goes_on(settings, alone, tmp_path, victim):
     place, divided = tmp_path / "run", [*settings, "train.mesh={data: 2}"]
-    processes = two(place, divided)
-    wait_for_a_step(place, processes)
-    processes[victim].kill()
-    code, _, errors = ends(processes)[1 - victim]
-    if code == 0:
-        pytest.skip("the run was over before the kill came")
+    ended = ends(two(place, divided, victim, signal.SIGKILL))
+    assert ended[victim][0] == -signal.SIGKILL
+    code, _, errors = ended[1 - victim]
+    assert code != 0
     if victim == 1:  # without the first, which is where all meet, the runtime itself ends the others
         assert code == 1, errors
         assert "another process of this run is gone" in errors.splitlines()[-1]
     assert all(code == 0 for code, _, _ in ends(two(place, divided)))
     assert_equal(place, alone)
-
-
-def wait_for_a_step(place, processes):
-    until = time.monotonic() + 200
-    while not (place / "metrics.jsonl").exists() or len((place / "metrics.jsonl").read_text()) < 10:
-        assert all(process.poll() is None for process in processes), ends(processes)
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
