@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,11 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: as many as fit)")
     parser.add_argument(
+        "--target", nargs="+", default=[], metavar="TARGET",
+        help="with plan: compile every variant's train step for accelerators that are not here, such as tpu:v5e:4x4 or "
+        "gpu:h100:8, and show what it needs (extras tpu and cuda)",
+    )  # fmt: skip
+    parser.add_argument(
         "--config", nargs="+", default=[], action="extend", type=Path, metavar="FILE",
         help="YAML laid over the scale for all variants, below --set, such as configs/data/pg-19.yaml",
     )  # fmt: skip
@@ -82,6 +88,8 @@ def _dispatch(
         return 0
     if not options.exp:
         raise ConfigError("--exp NAME: which experiment? --list names them")
+    if options.target and options.verb != "plan":
+        raise ConfigError("--target: goes with plan; runs are started on the machine that has the devices")
     experiment = load_experiment(options.exp, experiments)
     if options.match:
         experiment = dataclasses.replace(experiment, match=None if options.match == "nothing" else options.match)
@@ -92,6 +100,8 @@ def _dispatch(
     work = _work(make_plan(experiment, scale, configs, options.runs_dir, options.seeds, pairs), options.tune)
     command = shlex.join(["python", "experiments/run.py", *arguments])
     if options.verb == "plan":
+        if options.target:
+            return _forecast(work.plan, options.target, console)
         for plan in work.plans:
             _plan(plan, options.workers, console)
         if work.undecided:
@@ -190,6 +200,26 @@ def _plan(plan: Plan, workers: int | None, console: Console) -> None:
     if waiting:
         guess = estimate(plan, sizes, waiting, len(slots))
         console.print(f"estimate: {duration(guess.seconds)}, from {guess.basis}", highlight=False)
+
+
+def _forecast(plan: Plan, targets: Sequence[str], console: Console) -> int:
+    """Compile what the plan trains for devices that are not here; the exit code."""
+    from jaxgpt.parallel.targets import find_target
+    from jaxgpt.train.forecast import Forecast, forecast
+    from jaxgpt.train.forecast_table import forecast_table
+
+    found_targets = [find_target(name) for name in targets]  # what is wrong is said before anything is compiled
+    arms = [arm for arm in plan.arms if arm.variant.trains]
+    code = 0
+    for target in found_targets:
+        found: dict[str, Forecast | str] = {}
+        for arm in track(arms, f"compiling for {target.name}", console=Console(stderr=True), transient=True):
+            try:
+                found[arm.name] = forecast(arm.training, target)
+            except ConfigError as error:
+                found[arm.name], code = str(error), error.exit_code
+        console.print(forecast_table(target, found))
+    return code
 
 
 def _run(plan: Plan, workers: int | None, console: Console) -> Sequence[Failure]:

@@ -34,7 +34,7 @@ from jaxgpt.nn.params import constant, flatten, named, normal, unflatten
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.ops.cross_entropy import Head
-from jaxgpt.ops.layout import constrain
+from jaxgpt.ops.layout import constrain, platform
 from jaxgpt.registry import register
 
 
@@ -279,6 +279,7 @@ class Decoder(Model):
         length = tokens_BT.shape[1] if cache is None else cache.length
         for kind in config.kinds:
             self.encoding(kind).check_range(length)
+        one_document = positions is None
         if positions is None:
             positions = Positions.of(tokens_BT, 0 if cache is None else cache.at)
         position_key = None if key is None else named(key, "positions")
@@ -291,7 +292,7 @@ class Decoder(Model):
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = dropout(x_BTD, config.embedding_dropout, key, "embedding")
-        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key, tokens_BT, capture)
+        x_BTD, layers, aux = self._stack(x_BTD, where, positions.position, cache, key, tokens_BT, capture, one_document)
         if cache is not None:
             cache = dataclasses.replace(cache, layers=layers, at=cache.at + tokens_BT.shape[1])
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD), cache, aux
@@ -305,6 +306,7 @@ class Decoder(Model):
         key: Array | None,
         tokens_BT: Array | None = None,
         capture: tuple[str, ...] = (),
+        one_document: bool = False,
     ) -> tuple[Array, Any, dict[str, Array]]:
         """All blocks in order: x, the states of the layers if there is a cache, and statistics stacked by layer."""
         config = self.config
@@ -313,11 +315,12 @@ class Decoder(Model):
         def call(block: Block, kind: str, number: int | Array, x: Array, state: Any):
             layer_key = None if key is None else jax.random.fold_in(named(key, "layer"), number)
             mask = Mask(of_kind(config.window, kind))
-            context = MixerContext(where[kind], self.encoding(kind), mask, at, layer_key, tokens_BT, place, capture)
+            told = at, layer_key, tokens_BT, place, capture, one_document
+            context = MixerContext(where[kind], self.encoding(kind), mask, *told)
             return block(x, context, state)
 
         if cache is not None:
             return one_by_one(self.blocks, config.order, call, x_BTD, cache.layers)
-        unroll = config.layers == "unroll" or (config.layers is None and jax.default_backend() == "cpu")
+        unroll = config.layers == "unroll" or (config.layers is None and platform() == "cpu")
         x_BTD, aux = in_groups(self.blocks, config.order, call, x_BTD, unroll=unroll, remat=config.remat)
         return x_BTD, None, aux

@@ -1,8 +1,9 @@
 """Attention: one signature, several implementations.
 
 `naive` is the twin that tests trust, `dense` the same arithmetic in the layout CPUs like, `blockwise` keeps memory
-proportional to the length. Positions (`q_where`, `k_where`) are pytrees of [B or 1, T] arrays, opaque here; `mask` and
-`bias` are called on blocks of them. Scores and softmax are float32 whatever the inputs are.
+proportional to the length, `fused` is the platform's own (`ops.fused`). Positions (`q_where`, `k_where`) are pytrees of
+[B or 1, T] arrays, opaque here; `mask` and `bias` are called on blocks of them. Scores and softmax are float32 whatever
+the inputs are.
 
 Shapes: B batch, T query tokens, S key tokens, N heads, K key-value heads, G = N // K, H head width of queries and keys
 (values may have another).
@@ -11,6 +12,7 @@ Shapes: B batch, T query tokens, S key tokens, N heads, K key-value heads, G = N
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgpt.ops.layout import constrain, divides_time, extent, parts_of_time
+from jaxgpt.ops.fused import Rows, fused, why_not
+from jaxgpt.ops.layout import constrain, divides_time, extent, parts_of_time, platform
 
 MASKED = -1e30  # finite: a padded row sees nothing and must not become NaN
 BLOCK = 256  # tokens per block of the blockwise implementation
@@ -29,7 +32,7 @@ GROUP_BYTES = 2**23  # float32 scores of a piece beyond which its sequences go o
 CAUSAL_BLOCK = 64  # queries per slice of causal attention, at least; no more than CAUSAL_SLICES of them
 CAUSAL_SLICES = 4
 
-Implementation = Literal["naive", "dense", "blockwise"]
+Implementation = Literal["naive", "dense", "blockwise", "fused"]
 Where = Any  # a pytree of [B or 1, T] arrays
 Mask = Callable[[Where, Where], Array]  # -> bool [B or 1, T, S], True where a query may look
 Bias = Callable[[Where, Where], Array]  # -> float32 [B or 1, N, T, S]
@@ -83,17 +86,26 @@ def attention(
     bias: Bias | None = None,
     dropout: Dropout | None = None,
     implementation: Implementation | None = None,
-    causal: bool = False,
+    rows: Rows | None = None,
     softmax: Softmax = PLAIN,
 ) -> Array:
     """Softmax attention with scores q.k / sqrt(H) + bias; returns [B, T, N, V] in q's type, V the values' width.
 
-    `causal` says what the opaque mask cannot: queries and keys are the same tokens, and none sees one to its right in
-    the arrays. It changes no result (but of padded rows, which see nothing); `dense` leaves out what it knows hidden.
+    `rows` says what the opaque mask cannot. It changes no result (but of padded tokens, which see nothing); `dense`
+    leaves out what it knows hidden, and `fused` needs to know.
 
-    Without an `implementation`, lengths decide: `dense` while the scores of all pairs are small, `blockwise` beyond.
+    Without an `implementation` it is `fused` where that can be (`fused.why_not`): on GPUs and TPUs, in 16 bits, of
+    whole rows, without a bias, dropout or sinks. Else lengths decide: `dense` while the scores of all pairs are small,
+    `blockwise` beyond. So it is, with a warning, where `fused` is asked for and cannot be.
     """
-    if implementation is None:
+    if implementation in (None, "fused") and not divides_time(q_BTNH.shape[1]):
+        more = bias is not None or dropout is not None or softmax.sinks_N is not None
+        reason = why_not(q_BTNH, k_BSKH, v_BSKH, rows, softmax.soft_cap, more=more)
+        if reason is None and rows is not None:
+            return fused(q_BTNH, k_BSKH, v_BSKH, rows, softmax.factor(q_BTNH.shape[-1]), softmax.soft_cap)
+        if implementation == "fused":
+            _say_once(f"attention: the platform's kernel is left out: {reason}")
+    if implementation in (None, "fused"):
         short = k_BSKH.shape[1] <= DENSE_UP_TO or q_BTNH.shape[1] == 1
         implementation = "dense" if short else "blockwise"
     arguments = q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout
@@ -101,8 +113,13 @@ def attention(
     if divides_time(q_BTNH.shape[1]):
         return _by_parts(attend, *arguments, softmax)
     if attend is dense:
-        return dense(*arguments, softmax, causal=causal)
+        return dense(*arguments, softmax, causal=rows is not None)
     return attend(*arguments, softmax)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
 
 
 def _by_parts(attend, q_BTNH, k_BSKH, v_BSKH, q_where, k_where, mask, bias, dropout, softmax) -> Array:
@@ -203,7 +220,7 @@ def dense(
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
     batch, queries, keys = q.shape[0], q.shape[3], k.shape[2]
     alone = extent("token") == 1  # on a mesh pieces of a batch would have to be gathered
-    whole = jax.default_backend() != "cpu" or dropout is not None or not alone
+    whole = platform() != "cpu" or dropout is not None or not alone
     ends = _slice_ends(queries) if causal and queries == keys and not whole else [queries]
     starts = [0, *ends[:-1]]
     seen = ends if causal else [keys]  # how many keys each slice of queries sees

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgpt.ops.layout import by_device, extent
+from jaxgpt.ops.layout import by_device, constrain, extent
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits held at a time
 
@@ -53,6 +53,8 @@ def fused_by_device(x_MD: Array, head: Head, targets_M: Array, weights_M: Array)
     if extent("token") == 1:
         return fused(x_MD, head, targets_M, weights_M)
     x, targets, weights = (by_device(part) for part in (x_MD, targets_M, weights_M))
+    # It lies so already; said here, its gradient's parts are added where they will lie, not everywhere.
+    head = dataclasses.replace(head, matrix_DV=constrain(head.matrix_DV, "embed", "vocab"))
     return jax.vmap(fused, in_axes=(0, None, 0, 0))(x, head, targets, weights).sum()
 
 
@@ -69,12 +71,19 @@ def fused(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
     are computed twice.
     """
 
+    head = _gathered(head, x_MD.dtype)
+
     def chunk_loss(total, chunk):
         x, targets, weights = chunk
         return total + jnp.sum(weights * token_losses(head.logits(x), targets)), None
 
     total, _ = jax.lax.scan(chunk_loss, jnp.float32(0), _chunks(x_MD, head, targets_M, weights_M))
     return total
+
+
+def _gathered(head: Head, dtype: jnp.dtype) -> Head:
+    """The head as products use it, put together once for all chunks where a mesh divides the model's width."""
+    return dataclasses.replace(head, matrix_DV=constrain(head.matrix_DV.astype(dtype), None, "vocab"))
 
 
 def _chunks(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> tuple[Array, Array, Array]:
@@ -92,7 +101,8 @@ def _chunks(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> tupl
 
 
 def _forward(x_MD, head, targets_M, weights_M):
-    matrix_DV = head.matrix_DV.astype(x_MD.dtype)
+    like, head = head, _gathered(head, x_MD.dtype)
+    matrix_DV = head.matrix_DV
 
     def chunk_loss(carry, chunk):
         total, matrix_gradient, bias_gradient = carry
@@ -121,7 +131,7 @@ def _forward(x_MD, head, targets_M, weights_M):
     # result, and a product with V rows and D columns takes CPUs twice as long as one with D rows and V columns.
     matrix_gradient = jax.lax.optimization_barrier(matrix_gradient)
     gradients = dataclasses.replace(head, matrix_DV=matrix_gradient, bias_V=bias_gradient)
-    return total, (x_gradient, jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, head))
+    return total, (x_gradient, jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, like))
 
 
 def _backward(gradients, scale):

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgpt.ops.layout import platform
+
 Multiply = Callable[[Array, Array, Array | None], Array]  # x [..., I], weight [E, I, O], bias [E, O] -> [..., O]
 Layer = Callable[[Multiply, Array], Array]
 Implementation = Literal["every", "ragged", "gather"]
@@ -51,7 +53,7 @@ def dropless(
     """
     tokens, each = choice.experts_MK.shape
     if implementation is None:
-        few = jax.default_backend() == "cpu" and num_experts <= FEW_EXPERTS * each
+        few = platform() == "cpu" and num_experts <= FEW_EXPERTS * each
         implementation = "gather" if tokens * each <= num_experts else "every" if few else "ragged"
     if implementation == "gather":
         return gather(layer, x_MD, choice)

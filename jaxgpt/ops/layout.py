@@ -1,4 +1,4 @@
-"""Where dimensions lie on the mesh around a computation, if there is one. Without a mesh nothing here does anything.
+"""Where dimensions lie on the mesh around a computation, if there is one. Without a mesh nothing is placed anywhere.
 
 XLA divides a program by itself (GSPMD, Xu et al. 2021, arXiv:2105.04663); it is told only where its guess would be a
 bad one: at the residual stream, around attention, and where rows and time become one dimension.
@@ -37,6 +37,13 @@ def _sizes() -> Mapping[str, int]:
     """The axes of the mesh around, if it is one of ours (`pmap` has a mesh too)."""
     sizes = jax.sharding.get_abstract_mesh().shape
     return sizes if "context" in sizes else {}
+
+
+def platform() -> str:
+    """What this computation is compiled for, "cpu", "gpu" or "tpu": the devices of the mesh around it, which need not
+    be here; without a mesh, JAX's first."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def extent(name: str) -> int:

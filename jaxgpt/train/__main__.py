@@ -11,9 +11,13 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxgpt.errors import exit_code
 from jaxgpt.files import locked
+
+if TYPE_CHECKING:
+    from jaxgpt.train.run import RunConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         help="begin with the weights of this run, on its configuration",
     )
     parser.add_argument("--run-dir", type=Path, help="default: runs/single/<name of the last file>-<hash>")
+    parser.add_argument(
+        "--plan",
+        nargs="+",
+        default=[],
+        metavar="TARGET",
+        help="train nothing: compile the train step for accelerators that are not here, such as tpu:v5e:4x4 or "
+        "gpu:h100:8, and show what it needs (extras tpu and cuda)",
+    )
     parser.add_argument(
         "--processes",
         action="store_true",
@@ -51,6 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def _plan(config: RunConfig, name: str, targets: list[str]) -> None:
+    """Show what a run's train step needs of devices that are not here."""
+    import jax
+    from rich.console import Console
+
+    from jaxgpt.parallel.targets import find_target
+    from jaxgpt.train.forecast import forecast
+    from jaxgpt.train.forecast_table import forecast_table
+
+    jax.config.update("jax_platforms", "cpu")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for target in [find_target(one) for one in targets]:
+        console.print(forecast_table(target, {name: forecast(config, target)}))
+
+
 def _run(options: argparse.Namespace) -> None:
     from jaxgpt.parallel.processes import is_first, join
     from jaxgpt.train.environment import prepare_jax
@@ -64,6 +91,9 @@ def _run(options: argparse.Namespace) -> None:
     else:
         config = continue_from(options.start, options.config, options.overrides)
         name = f"from-{options.start.resolve().name}"
+    if options.plan:
+        _plan(config, name, options.plan)
+        return
     directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
     if options.processes:
         prepare_jax(config.threads)

@@ -4,6 +4,7 @@ side. The functions are the same; only where states and batches lie differs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,7 +25,11 @@ class Devices:
     `spread` turn it into what checkpoints hold, and back."""
 
     axis: str | None = None  # along which a train step must sum by itself
-    rows: np.ndarray | None = None  # of a batch, which this process loads, ascending; None: all
+
+    @property
+    def rows(self) -> np.ndarray | None:
+        """The rows of a batch that this process loads, ascending; None: all."""
+        return None
 
     def begin(self, make: Callable[..., Any], *given: Any) -> Any:
         """`make(*given)`, a new state, made where it lies: no device ever holds more than its part."""
@@ -58,7 +63,10 @@ class OnMesh(Devices):
 
     def __init__(self, layout: Layout, batch_size: int):
         self.layout, self._batch_size = layout, batch_size
-        self.rows = layout.local_rows(batch_size)
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:  # type: ignore[override]
+        return self.layout.local_rows(self._batch_size)
 
     def begin(self, make: Callable[..., Any], *given: Any) -> Any:
         if jax.process_count() > 1:  # what one process holds is no argument for all; numbers that all have are

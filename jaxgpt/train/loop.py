@@ -23,11 +23,11 @@ from jaxgpt.parallel.processes import Question, is_first, lost, meet
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.devices import devices_of
 from jaxgpt.train.environment import describe_environment, prepare_jax
-from jaxgpt.train.groups import make_optimizer
+from jaxgpt.train.functions import functions_of
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
-from jaxgpt.train.run import RunConfig, open_folder, with_sizes
+from jaxgpt.train.run import RunConfig, open_folder
 from jaxgpt.train.start import fresh_model, starting_model
-from jaxgpt.train.step import TrainState, init_state, loss_sum, make_train_step, state_of
+from jaxgpt.train.step import TrainState, loss_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,25 +104,14 @@ class _Loop:
 
     def __init__(self, config: RunConfig, directory: Path, dataset: Dataset):
         self.config, self.directory, self.dataset = config, directory, dataset
-        train, data = config.train, config.data
+        train = config.train
         self.done = 0
-        self.schedule = train.schedule.make(train.learning_rate, train.steps)
-        optimizer = make_optimizer(train.optimizer, self.schedule, train.gradient_clip, train.groups)
-        model = with_sizes(config.model, dataset.tokenizer.vocab_size, data.sequence_length)
-        averages = train.ema is not None
         self.devices = devices_of(train)
-        self.init = lambda: init_state(model, optimizer, config.seed, averages)
-        self.begin = lambda model: state_of(model, optimizer, averages)
+        vocab_size, axis = dataset.tokenizer.vocab_size, self.devices.axis
+        functions = functions_of(config, vocab_size, packed=dataset.packed, axis=axis)
+        self.schedule, self.init, self.begin = functions.schedule, functions.init, functions.begin
         self.averaged = self.devices.function(lambda state: train.optimizer.average(state.optimizer, state.model))
-        step = make_train_step(
-            optimizer,
-            seed=config.seed,
-            packed=dataset.packed,
-            accumulation=train.accumulation,
-            ema=train.ema,
-            axis=self.devices.axis,
-        )
-        self.train_step = self.devices.step(step, jax.eval_shape(self.init))
+        self.train_step = self.devices.step(functions.step, jax.eval_shape(self.init))
         self.validation_sum = self.devices.function(lambda model, batch: loss_sum(model, batch, packed=False))
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing

@@ -12,6 +12,7 @@ from jaxgpt.ops import attention as ops_attention
 from jaxgpt.ops import cross_entropy, layout
 from jaxgpt.ops.attention import Dropout, Softmax, attention
 from jaxgpt.ops.cross_entropy import Head
+from jaxgpt.ops.fused import Rows
 from jaxgpt.ops.linear import linear
 
 MESH = AbstractMesh((2, 2, 1, 4, 2), ("data", "fsdp", "expert", "context", "tensor"))
@@ -94,7 +95,7 @@ def test_attention_is_that_of_whole_sequences_and_so_are_its_gradients(request, 
 
     def total(q, k, v):
         y = attention(
-            q, k, v, where, where, Mask(window=7), _slope, implementation=implementation, causal=True, softmax=softmax
+            q, k, v, where, where, Mask(window=7), _slope, implementation=implementation, rows=Rows(), softmax=softmax
         )
         return jnp.sum(jnp.where(where.segment[..., None, None] > 0, jnp.sin(y), 0.0))
 

@@ -15,6 +15,7 @@ from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.params import constant
 from jaxgpt.ops.contextual import contextual_attention, contextual_map
+from jaxgpt.ops.fused import Rows
 from jaxgpt.registry import register
 
 
@@ -60,7 +61,7 @@ class ContextualAttention(Attention):
         return super().init_state(batch, length, dtype)  # keys are counted in their order: a ring would mix it up
 
     def mix(
-        self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, v_BSKH: Array, q_at, k_at, context, causal: bool
+        self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, v_BSKH: Array, q_at, k_at, context, rows: Rows | None
     ) -> Array:
         (q_where, _), (k_where, _) = q_at, k_at
         bias = context.position.bias if context.position.has_bias else None

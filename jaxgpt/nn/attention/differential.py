@@ -14,6 +14,7 @@ from jaxgpt.nn.attention.multi_head import Attention, AttentionConfig
 from jaxgpt.nn.mixer.base import LayerDims, MixerConfig
 from jaxgpt.nn.norm import RMSNormConfig
 from jaxgpt.nn.params import normal
+from jaxgpt.ops.fused import Rows
 from jaxgpt.registry import register
 
 
@@ -61,13 +62,13 @@ class DifferentialAttention(Attention):
         self.lambda_query_1, self.lambda_key_1, self.lambda_query_2, self.lambda_key_2 = drawn
         self.pair_norm = RMSNormConfig(1e-5).make(2 * dims.head_dim, bias=False)
 
-    def mix(self, q_BTNH, unturned_BTNH, k_BSKH, v_BSKH, q_at, k_at, context, causal: bool) -> Array:
+    def mix(self, q_BTNH, unturned_BTNH, k_BSKH, v_BSKH, q_at, k_at, context, rows: Rows | None) -> Array:
         # Values of a pair of key-value heads, side by side, for both of them.
         batch, keys, kv_heads, width = v_BSKH.shape
         pairs_BSPX = v_BSKH.reshape(batch, keys, kv_heads // 2, 2 * width)
         v_BSKX = jnp.repeat(pairs_BSPX, 2, axis=2)
         # Query heads come as [K, N/K]: the two of a pair stand in the two key-value heads of a pair.
-        y_BTNX = super().mix(q_BTNH, unturned_BTNH, k_BSKH, v_BSKX, q_at, k_at, context, causal)
+        y_BTNX = super().mix(q_BTNH, unturned_BTNH, k_BSKH, v_BSKX, q_at, k_at, context, rows)
         shape = (*y_BTNX.shape[:2], kv_heads // 2, 2, -1, 2 * width)
         paired = y_BTNX.reshape(shape).astype(jnp.float32)  # [B, T, P, 2, N/K, 2H]
         difference = paired[:, :, :, 0] - self._lambda() * paired[:, :, :, 1]

@@ -19,6 +19,7 @@ from jaxgpt.nn.mixer.base import LayerDims, MixerConfig, MixerContext
 from jaxgpt.nn.norm import RMSNormConfig
 from jaxgpt.nn.params import constant, normal
 from jaxgpt.ops.attention import Bias, Implementation, Softmax, attention, attention_map
+from jaxgpt.ops.fused import Rows
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -120,7 +121,7 @@ class LatentAttention(nnx.Module):
         rotary_BSH = linear(x_BTD, self.rotary_key[...], _or_none(self.rotary_key_bias))
         if not position.rotates_by_length or state is None:
             rotary_BSH = position.keys(rotary_BSH[:, :, None], where)[:, :, 0]
-        k_where, causal = where, state is None
+        k_where, rows = where, context.rows if state is None else None
         if state is not None:
             assert context.at is not None
             new = {"latent": latent_BSR, "rotary_key": rotary_BSH}
@@ -129,7 +130,7 @@ class LatentAttention(nnx.Module):
             if position.rotates_by_length:
                 rotary_BSH = position.keys(rotary_BSH[:, :, None], k_where)[:, :, 0]
         attend = self._in_the_latent if state is not None and x_BTD.shape[1] == 1 else self._by_head
-        y_BTNV = attend(q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal)
+        y_BTNV = attend(q_BTNX, latent_BSR, rotary_BSH, k_where, context, rows)
         aux = {}
         if "attention" in context.capture:
             bias = context.position.bias if context.position.has_bias else None
@@ -143,10 +144,10 @@ class LatentAttention(nnx.Module):
         low = linear(x_BTD, self.query_down[...], _or_none(self.query_down_bias))
         return linear(self.query_norm(low), self.query[...])
 
-    def _by_head(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal) -> Array:
+    def _by_head(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, rows) -> Array:
         """With each head's keys and values spelt out."""
         k_BSNX, v_BSNV = self._keys(latent_BSR, rotary_BSH), linear(latent_BSR, self.value[...])
-        return self._attention(q_BTNX, k_BSNX, v_BSNV, k_where, context, causal)
+        return self._attention(q_BTNX, k_BSNX, v_BSNV, k_where, context, rows)
 
     def _keys(self, latent_BSR: Array, rotary_BSH: Array) -> Array:
         k_BSNP = linear(latent_BSR, self.key[...])
@@ -158,22 +159,22 @@ class LatentAttention(nnx.Module):
         width = self.config.plain_width + self.config.rotary_width
         return width**-0.5 if self.config.scale is None else self.config.scale
 
-    def _in_the_latent(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, causal) -> Array:
+    def _in_the_latent(self, q_BTNX, latent_BSR, rotary_BSH, k_where, context, rows) -> Array:
         """One key-value head for all: q.(W z) = (W^T q).z, and values are made of the weighted latents."""
         plain = self.config.plain_width
         key_RNP, value_RNV = self.key[...].astype(q_BTNX.dtype), self.value[...].astype(q_BTNX.dtype)
         low_BTNR = jnp.einsum("BTNP,RNP->BTNR", q_BTNX[..., :plain], key_RNP)
         q = jnp.concatenate([low_BTNR, q_BTNX[..., plain:]], axis=-1)
         k = jnp.concatenate([latent_BSR, rotary_BSH], axis=-1)[:, :, None]
-        mixed_BTNR = self._attention(q, k, latent_BSR[:, :, None], k_where, context, causal)
+        mixed_BTNR = self._attention(q, k, latent_BSR[:, :, None], k_where, context, rows)
         return jnp.einsum("BTNR,RNV->BTNV", mixed_BTNR, value_RNV)
 
-    def _attention(self, q, k, v, k_where: Any, context: MixerContext, causal: bool) -> Array:
+    def _attention(self, q, k, v, k_where: Any, context: MixerContext, rows: Rows | None) -> Array:
         config, position = self.config, context.position
         bias: Bias | None = position.bias if position.has_bias else None
         dropout = weights_dropout(self.dims, context.key)
         arguments = q, k, v, context.positions, k_where, context.mask, bias, dropout
-        return attention(*arguments, config.implementation, causal, Softmax(self._scale))
+        return attention(*arguments, config.implementation, rows, Softmax(self._scale))
 
 
 def _or_none(parameter: nnx.Param | None) -> Array | None:

@@ -18,6 +18,7 @@ from jaxgpt.nn.norm import LayerNormConfig, Norm, NormConfig, RMSNormConfig
 from jaxgpt.nn.params import constant, named, normal
 from jaxgpt.nn.position.base import PositionEncoding
 from jaxgpt.ops.attention import Bias, Dropout, Implementation, Mask, Softmax, attention, attention_map
+from jaxgpt.ops.fused import Rows
 from jaxgpt.ops.linear import linear
 from jaxgpt.registry import register
 
@@ -147,10 +148,9 @@ class Attention(nnx.Module):
             k, v, k_at = seen["keys"], seen["values"], (seen_where, seen["extra"])
             if position.rotates_by_length:
                 k = position.keys(k, seen_where)
-        # Without a state queries and keys are the same tokens in order, and every mask is causal.
-        causal = state is None
+        rows = context.rows if state is None else None  # queries and keys are the same tokens, in order
         k, v = k.astype(q.dtype), v.astype(q.dtype)
-        y = self.mix(turned, q, k, v, q_at, k_at, context, causal)
+        y = self.mix(turned, q, k, v, q_at, k_at, context, rows)
         aux = {"attention": self.map(turned, q, k, q_at, k_at, context)} if "attention" in context.capture else {}
         if self.output_gate is not None:
             y = y * jax.nn.sigmoid(linear(x_BTD, self.output_gate[...]).astype(jnp.float32)).astype(y.dtype)
@@ -168,12 +168,12 @@ class Attention(nnx.Module):
         return (lambda q, k: position.bias(q[0], k[0])) if position.has_bias else None
 
     def mix(
-        self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, v_BSKH: Array, q_at, k_at, context, causal: bool
+        self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, v_BSKH: Array, q_at, k_at, context, rows: Rows | None
     ) -> Array:
         """[B, T, N, H] of queries, the same before positions and scale changed them, keys and values; `q_at` and `k_at`
         are pairs (positions, extra)."""
 
-        how = self.bias(context.position), self._dropout(context.key), self.config.implementation, causal, self.softmax
+        how = self.bias(context.position), self._dropout(context.key), self.config.implementation, rows, self.softmax
         return attention(q_BTNH, k_BSKH, v_BSKH, q_at, k_at, _mask(context), *how)
 
     def map(self, q_BTNH: Array, unturned_BTNH: Array, k_BSKH: Array, q_at, k_at, context: MixerContext) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxgpt.nn.position.base import PositionEncoding, Positions
+from jaxgpt.ops.fused import Rows
 from jaxgpt.registry import slot
 
 
@@ -71,6 +72,12 @@ class MixerContext:
     tokens: Array | None = None  # int [B, T]: their numbers in the vocabulary
     place: Array | None = None  # int [B or 1, T] in the document, before positions were reassigned; None: as they are
     capture: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})  # of `CAPTURES`
+    one_document: bool = dataclasses.field(default=False, metadata={"static": True})  # each row is one, without padding
+
+    @property
+    def rows(self) -> Rows:
+        """The mask in words, of a layer without a state."""
+        return Rows(None if self.one_document else self.positions.segment, self.mask.window)
 
     def visible(self) -> Array:
         """int [B or 1, T]: how many keys each query sees, its own included. At least 1."""

@@ -125,5 +125,7 @@ def test_state_has_the_type_asked_for():
 
 
 def test_unknown_implementation_is_named():
-    with pytest.raises(ConfigError, match=r"mixer.implementation: 'flash' is not possible.*blockwise, dense, naive"):
+    with pytest.raises(
+        ConfigError, match=r"mixer.implementation: 'flash' is not possible.*blockwise, dense, fused, naive"
+    ):
         decode(MixerConfig, {"type": "attention", "implementation": "flash"}, "mixer")
