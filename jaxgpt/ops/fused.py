@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, N heads, K key-value heads, H head width.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def fused(
     # XLA does not know how to divide a kernel that is not its own.
     heads, tokens = PartitionSpec(PLACES["row"], None, PLACES["heads"]), PartitionSpec(PLACES["row"])
     specs = (heads, heads, heads) if segment is None else (heads, heads, heads, tokens)
-    arrays = (q_BTNH, k_BTKH, v_BTKH) if segment is None else (q_BTNH, k_BTKH, v_BTKH, segment)
+    arrays: Any = (q_BTNH, k_BTKH, v_BTKH) if segment is None else (q_BTNH, k_BTKH, v_BTKH, segment)
     return jax.shard_map(attend, in_specs=specs, out_specs=heads, check_vma=False)(*arrays)
 
 
@@ -106,7 +106,7 @@ def splash(
     return jnp.swapaxes(out, 1, 2).astype(q_BTNH.dtype)
 
 
-def _kernel(length: int, heads: int, window: int | None, soft_cap: float | None, interpret: bool):
+def _kernel(length: int, heads: int, window: int | None, soft_cap: float | None, interpret: bool) -> Any:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
@@ -114,9 +114,10 @@ def _kernel(length: int, heads: int, window: int | None, soft_cap: float | None,
     mask = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
     block = next(size for size in (BLOCK, 2 * LANES, LANES) if length % size == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    sizes: Any = {f"block_{name}": block for name in names}
     return kernels.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),
-        block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}),
+        block_sizes=kernels.BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=soft_cap,

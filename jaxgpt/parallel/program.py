@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 BITS = {"pred": 8, "token": 0, "opaque": 0}
 FREE = frozenset(
@@ -125,7 +125,7 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
             if begun:
                 current = computations.setdefault(begun[2], {})
                 entry = begun[2] if begun[1] else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # attributes of kernels may go on over lines, and those may begin so
             current = None
         elif found := _INSTRUCTION.match(line):
             instruction = _instruction(found[1], found[2])
@@ -273,7 +273,7 @@ def _read(operand: Instruction, place: int, inner: Computation) -> int:
         return operand.bytes
     users = _users(mine.name, inner)
     if users and all(user.opcode == "dynamic-slice" for user in users):
-        return sum(_bytes(user.shape, everywhere=True) for user in users)
+        return min(operand.bytes, sum(_bytes(user.shape, everywhere=True) for user in users))
     if users and all(user.opcode == "dynamic-update-slice" and _is_first(mine.name, user, inner) for user in users):
         return 0
     return operand.bytes
@@ -303,8 +303,3 @@ def _is_first(name: str, user: Instruction, inner: Computation) -> bool:
         one = inner.get(first)
         first = one.operands[0] if one is not None and one.opcode in ("bitcast", "reshape") and one.operands else None
     return first == name
-
-
-def total(sent: Mapping[str, float], kinds: Sequence[str] = COLLECTIVES) -> float:
-    """Bytes of these kinds together."""
-    return sum(sent.get(kind, 0.0) for kind in kinds)
