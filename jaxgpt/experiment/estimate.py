@@ -157,4 +157,5 @@ def measure_peak(threads: int) -> float:
 def slots_for(plan: Plan, sizes: Mapping[str, Size], workers: int | None) -> list[Slot]:
     """Room for the runs of a plan on this machine."""
     memory = max(memory_of(sizes[arm.name], arm) for arm in plan.arms)
-    return local_slots(plan.threads, workers, memory)
+    devices = max(mesh.devices if (mesh := arm.training.train.mesh) else 1 for arm in plan.arms)
+    return local_slots(plan.threads, workers, memory, devices)

@@ -262,7 +262,7 @@ def list_scales(configs: Path) -> list[str]:
 
 def load_scale(name: str, configs: Path) -> Scale:
     """The scale `configs/scale/NAME.yaml`: keys `seeds`, `config`, and optionally `description`, `tune` and
-    `for_data`, which has `config` and `seeds` (both optional) by kind of data."""
+    `for_data`, which has `config` and `seeds` (both optional) by kind of data; `include` names files it changes."""
     existing = list_scales(configs)
     if name not in existing:
         raise ConfigError(f"--scale: no scale is called {name!r}{nearest(name, existing)}")

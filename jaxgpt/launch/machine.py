@@ -92,8 +92,22 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {**dict.fromkeys(names, count), "GLIBC_TUNABLES": tunables}
 
 
-def local_slots(threads: int, workers: int | None = None, memory_per_task: int = GIB) -> list[Slot]:
-    """As many slots as fit: one per accelerator, else cores over threads, cut to the memory at hand.
+def _grouped(devices: list[dict[str, str]], size: int) -> list[dict[str, str]]:
+    """Environments of groups of accelerators; those that fill no group are left out. A TPU's chips are one already."""
+    if size == 1 or not all("CUDA_VISIBLE_DEVICES" in device for device in devices):
+        return devices
+    if devices and len(devices) < size:
+        raise ConfigError(f"train.mesh: asks for {size} devices, and this machine has {len(devices)}")
+    numbers = [device["CUDA_VISIBLE_DEVICES"] for device in devices]
+    groups = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def local_slots(
+    threads: int, workers: int | None = None, memory_per_task: int = GIB, devices_per_task: int = 1
+) -> list[Slot]:
+    """As many slots as fit: one for every `devices_per_task` accelerators, else cores over threads, cut to the memory
+    at hand.
 
     `workers` overrides the number. Cores are pinned when the slots fill the machine exactly (two pinned single-core
     processes beat one two-core process); with fewer, the system's scheduler may have another launcher to serve, and
@@ -102,7 +116,7 @@ def local_slots(threads: int, workers: int | None = None, memory_per_task: int =
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected a number of processes, 1 or more")
     env = thread_environment(threads)
-    devices = accelerators()
+    devices = _grouped(accelerators(), devices_per_task)
     if devices:
         count = workers or len(devices)
         if count > len(devices):  # each process would claim three quarters of its card

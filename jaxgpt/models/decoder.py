@@ -23,7 +23,7 @@ from jax import Array
 from jaxgpt.config import FrozenMapping, added_later
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
-from jaxgpt.models.stack import Order, in_groups, make_blocks, of_kind, one_by_one, rebalanced, stack_of
+from jaxgpt.models.stack import Order, Remat, in_groups, make_blocks, of_kind, one_by_one, rebalanced, stack_of
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
 from jaxgpt.nn.feedforward.base import FeedForwardConfig
@@ -74,7 +74,7 @@ class DecoderConfig(ModelConfig):
     scale_residual_init: bool = True  # GPT-2: what writes to the residual stream starts 1/sqrt(2 layers) smaller
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     layers: Literal["scan", "unroll"] | None = None  # None: unrolled on CPU, scanned on accelerators
-    remat: bool = False  # recompute each layer's activations in the backward pass
+    remat: Remat = False  # which activations are computed again in the backward pass; true: all but each layer's input
 
     def __post_init__(self):
         for name in ("num_layers", "num_heads", "width", "vocab_size", "train_length", "num_kv_heads", "head_dim"):

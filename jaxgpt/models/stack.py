@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,11 @@ Blocks = Any  # a Block of stacked parameters, or a mapping of kinds to such
 Aux = dict[str, Array]
 Call = Callable[[Block, str, Any, Array, Any], tuple[Array, Any, Aux]]
 """block, kind, number of the layer, x, state -> x, state, aux"""
+
+Remat = bool | Literal["dots_saveable", "dots_with_no_batch_dims_saveable"]
+"""What of a layer is computed again for the gradient (Chen et al. 2016, arXiv:1604.06174). False: nothing. True: all
+but its input. Or, by the name of JAX's policy, all but the results of matrix products (`dots_saveable`), or of those
+with weights alone, so that scores are computed again (`dots_with_no_batch_dims_saveable`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +98,10 @@ def one_by_one(
     return x, tuple(new_states), _gather(found, [], 0)
 
 
-def in_groups(blocks: Blocks, order: Order, call: Call, x: Array, *, unroll: bool, remat: bool) -> tuple[Array, Aux]:
+def in_groups(blocks: Blocks, order: Order, call: Call, x: Array, *, unroll: bool, remat: Remat) -> tuple[Array, Aux]:
     """The first layers in turn, then a scan over the repeats of the pattern: x, and statistics stacked by layer.
 
-    unroll: write the scan out. remat: compute activations of each repeat (each first layer) again for the gradient.
+    unroll: write the scan out. remat: which activations of each repeat (each first layer) are computed again.
     """
     first, pattern = order.first, order.pattern
     whole = {"": blocks} if order.one_stack else {kind: blocks[kind] for kind in dict.fromkeys(pattern)}
@@ -122,14 +127,15 @@ def in_groups(blocks: Blocks, order: Order, call: Call, x: Array, *, unroll: boo
             found.append(aux)
         return x, found
 
+    policy = getattr(jax.checkpoint_policies, remat) if isinstance(remat, str) else None
     begun = []
     for number in range(len(first)):
-        once = jax.checkpoint(alone, static_argnums=2) if remat else alone
+        once = jax.checkpoint(alone, static_argnums=2, policy=policy) if remat else alone
         x, aux = once(x, block_at(blocks, order, number), number)
         begun.append(aux)
     numbers = jnp.arange(len(first), order.count).reshape(order.repeats, len(pattern))
     leaves = {name: groups(name) for name in whole}, numbers
-    x, found = jax.lax.scan(jax.checkpoint(group) if remat else group, x, leaves, unroll=unroll)
+    x, found = jax.lax.scan(jax.checkpoint(group, policy=policy) if remat else group, x, leaves, unroll=unroll)
     return x, _gather(begun, found, order.repeats)
 
 

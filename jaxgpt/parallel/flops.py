@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from jax.extend import core
@@ -43,11 +42,4 @@ def _of_equation(equation: Any) -> float:
         turns = parameters["mesh"].size
     elif name == "pallas_call":
         turns = math.prod(parameters["grid_mapping"].grid)
-    return turns * sum(matrix_flops(inner) for inner in _inner(parameters))
-
-
-def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
-    for value in parameters.values():
-        for one in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(one, (core.Jaxpr, core.ClosedJaxpr)):
-                yield one
+    return turns * sum(matrix_flops(inner) for inner in core.jaxprs_in_params(parameters))

@@ -61,13 +61,18 @@ class MeshConfig:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
+    def devices(self) -> int:
+        """How many there are in all."""
+        return math.prod(self.shape.values())
+
+    @property
     def rows(self) -> int:
         """By what the rows of a batch must be divisible."""
         return math.prod(self.shape[axis] for axis in ROWS)
 
     def make(self, devices: Sequence[Any]) -> Layout:
         """The layout on these devices. Raises ConfigError where they are not as many as asked for."""
-        wanted = math.prod(self.shape.values())
+        wanted = self.devices
         if wanted != len(devices):
             sizes = " x ".join(f"{size} {axis}" for axis, size in self.shape.items() if size > 1) or "one device"
             raise ConfigError(

@@ -108,7 +108,7 @@ def test_the_kind_of_data_is_that_of_all_layers(tmp_path):
 
 def test_the_shipped_scales_load():
     configs = Path(__file__).resolve().parents[2] / "configs"
-    assert {"smoke", "laptop", "tiny", "125m"} <= set(spec.list_scales(configs))
+    assert {"smoke", "laptop", "tiny", "125m", "gpu", "8gpu", "tpu-slice"} <= set(spec.list_scales(configs))
     for name in spec.list_scales(configs):
         scale = spec.load_scale(name, configs)
         assert scale.description, name

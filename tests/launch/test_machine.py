@@ -102,3 +102,12 @@ def test_one_slot_per_accelerator(monkeypatch):
     shared = machine.local_slots(4, workers=4)
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in shared] == ["0", "1", "0", "1"]
     assert {slot.env["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in shared} == {"0.45"}
+
+
+def test_runs_on_several_accelerators_have_slots_of_so_many(monkeypatch):
+    monkeypatch.setattr(machine, "accelerators", lambda: [{"CUDA_VISIBLE_DEVICES": str(i)} for i in range(5)])
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in machine.local_slots(1, devices_per_task=2)] == ["0,1", "2,3"]
+    with pytest.raises(ConfigError, match="asks for 8 devices, and this machine has 5"):
+        machine.local_slots(1, devices_per_task=8)
+    monkeypatch.setattr(machine, "accelerators", lambda: [{}])  # a TPU
+    assert len(machine.local_slots(1, devices_per_task=8)) == 1

@@ -282,8 +282,14 @@ def loss_and_gradient(config):
 
 @pytest.mark.parametrize(
     ("config", "changes"),
-    [(SMALL, {"layers": "unroll"}), (TWO_KINDS, {"remat": True}), (SMALL, {"remat": True, "layers": "unroll"})],
-    ids=["unrolled", "remat of two kinds", "remat unrolled"],
+    [
+        (SMALL, {"layers": "unroll"}),
+        (TWO_KINDS, {"remat": True}),
+        (SMALL, {"remat": True, "layers": "unroll"}),
+        (SMALL, {"remat": "dots_saveable"}),
+        (TWO_KINDS, {"remat": "dots_with_no_batch_dims_saveable"}),
+    ],
+    ids=["unrolled", "remat of two kinds", "remat unrolled", "products kept", "products with weights kept"],
 )
 def test_how_layers_run_changes_no_number(config, changes):
     wanted, wanted_gradients = loss_and_gradient(config)

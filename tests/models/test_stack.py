@@ -19,6 +19,7 @@ from jaxgpt.nn.mixer.base import Mask, MixerContext
 from jaxgpt.nn.position.alibi import AlibiConfig
 from jaxgpt.nn.position.base import NopeConfig, PositionEncoding, Positions
 from jaxgpt.nn.position.rotary import RopeConfig
+from jaxgpt.parallel.flops import matrix_flops
 
 B, T, V = 2, 9, 50
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T)).astype(np.int32)
@@ -80,6 +81,21 @@ def test_how_layers_run_changes_no_number(config, changes):
     np.testing.assert_allclose(other_value, value, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_computed_again_is_what_the_policy_says():
+    """Matrix products of loss and gradient: the more is kept, the fewer."""
+
+    def products(remat):
+        config = dataclasses.replace(ALIKE, layers="scan", remat=remat)
+        model = jax.eval_shape(config.make, jax.random.key(0))
+        gradient = jax.grad(lambda model, tokens: model(tokens).logits.sum())
+        return matrix_flops(jax.make_jaxpr(gradient)(model, TOKENS))
+
+    all_kept, dots, weights, nothing = (
+        products(remat) for remat in (False, "dots_saveable", "dots_with_no_batch_dims_saveable", True)
+    )
+    assert all_kept == dots < weights < nothing
 
 
 @each
