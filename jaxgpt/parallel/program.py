@@ -81,6 +81,8 @@ def traffic(text: str) -> Traffic:
     for instruction, inside, times, fused in _walk(computations, entry):
         kind = _collective(instruction)
         if kind is not None:
+            if fused and kind == "all-reduce" and _keeps_a_part(computations[inside]):
+                kind = "reduce-scatter"
             channel = re.search(r"channel_id=(\d+)", instruction.rest)
             mark = (kind, channel[1]) if channel else (inside, instruction.name)
             if mark not in seen:
@@ -217,6 +219,11 @@ def _collective(instruction: Instruction) -> str | None:
     return name if name in COLLECTIVES else None
 
 
+def _keeps_a_part(computation: Computation) -> bool:
+    """Whether a fusion cuts its part out of what is summed: how TPUs write a reduce-scatter."""
+    return any(instruction.opcode == "dynamic-slice" for instruction in computation.values())
+
+
 def _sent(kind: str, instruction: Instruction) -> float:
     count = group_size(instruction.rest)
     arrays = [f"{kind}[{sizes}]" for kind, sizes, _ in _ARRAY.findall(instruction.shape)]
@@ -228,7 +235,7 @@ def _sent(kind: str, instruction: Instruction) -> float:
     if kind == "collective-permute":
         return float(size)
     share = (count - 1) / count
-    if kind == "reduce-scatter":
+    if kind == "reduce-scatter" and instruction.opcode.startswith(kind):
         return size * count * share  # the result is one part
     return (2 if kind == "all-reduce" else 1) * size * share
 

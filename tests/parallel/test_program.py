@@ -108,6 +108,28 @@ def test_a_collective_in_flight_counts_once_however_often_it_is_named():
     assert traffic(entry("%p = f32[2,4]{1,0} parameter(0)", start, again)).sent == {"all-gather": 96.0}
 
 
+def test_a_sum_of_which_a_fusion_keeps_a_part_is_scattered():
+    """As TPUs write it."""
+    text = """
+HloModule m
+
+%all-reduce-scatter (input: f32[8,4], place: u32[]) -> f32[2,4] {
+  %input = f32[8,4]{1,0} parameter(0)
+  %place = u32[] parameter(1)
+  %sum = f32[8,4]{1,0} all-reduce(%input), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add
+  %zero = u32[] constant(0)
+  ROOT %mine = f32[2,4]{1,0} dynamic-slice(%sum, %place, %zero), dynamic_slice_sizes={2,4}
+}
+
+ENTRY %main (p: f32[8,4], i: u32[]) -> f32[2,4] {
+  %p = f32[8,4]{1,0} parameter(0)
+  %i = u32[] parameter(1)
+  ROOT %part = f32[2,4]{1,0} fusion(%p, %i), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+    assert traffic(text).sent == {"reduce-scatter": 128 * 3 / 4}
+
+
 def test_attributes_over_several_lines_end_no_computation():
     text = textwrap.dedent("""
         HloModule m

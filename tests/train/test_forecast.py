@@ -130,13 +130,13 @@ def test_parameters_divided_cost_what_they_must(name):
 
 @pytest.mark.compile
 def test_attention_without_scores_needs_the_memory_of_its_length():
-    """cuDNN's kernel against the dense form: same operations, a fraction of the memory."""
+    """cuDNN's kernel against the dense form: a fraction of the memory for a few more operations."""
     target = find_target("gpu:h100:1")
     rows = ["data.sequence_length=2048", "train.batch_size=4", "model.compute_dtype=bfloat16"]
     kernel = forecast(config(*rows), target)
     dense = forecast(config(*rows, "model.mixer.implementation=dense"), target)
     assert kernel.memory["temporary"] < 0.5 * dense.memory["temporary"]
-    assert kernel.flops == pytest.approx(dense.flops, rel=0.05)
+    assert dense.flops < kernel.flops < 1.2 * dense.flops  # it computes scores again for the gradient
 
 
 @pytest.mark.compile
