@@ -31,8 +31,13 @@ def spelt(config: DecoderConfig) -> DecoderConfig:
             return FrozenMapping({kind: spell(one, dims) for kind, one in value.items()})
         return spell(value, dims)
 
+    # A bias of the head is not divided by the width as its products are, which only muP says.
+    grown = config.mup_base is not None and not config.head_bias
+    logits = {"mup_base": None, "logit_scale": config.logit_scale * config.base.width / config.width} if grown else {}
     return dataclasses.replace(
         config,
+        **logits,
+        embedding_scale=config.embedding_factor,
         position=each(config.position, _position),
         mixer=each(config.mixer, _mixer),
         feedforward=each(config.feedforward, _feedforward),
@@ -60,7 +65,6 @@ def function(config: DecoderConfig) -> DecoderConfig:
         pattern=tuple(names),
         **fields,
         bias=False,  # spelt out in all that go by it
-        embedding_scale=config.embedding_factor,
         embedding_dropout=0.0,
         attention_dropout=0.0,
         residual_dropout=0.0,
@@ -106,7 +110,7 @@ def _mixer(mixer: MixerConfig, dims: LayerDims) -> MixerConfig:
         mixer,
         bias=dims.has_bias(mixer.bias),
         output_bias=dims.has_bias(mixer.output_bias),
-        scale=dims.head_dim**-0.5 if mixer.scale is None else mixer.scale,
+        scale=mixer.score_factor(dims),
         qk_norm_kind=kind if mixer.qk_norm else None,
         qk_norm_over=mixer.qk_norm_over if mixer.qk_norm else "head",
     )

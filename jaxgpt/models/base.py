@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxgpt.models.mup import Growth
 from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops.cross_entropy import Head
 from jaxgpt.registry import slot
@@ -100,6 +102,10 @@ class ModelConfig:
     def make(self, key: Array) -> Any:
         """Build the model with parameters drawn from `key`. Raises ConfigError where a size is missing."""
         raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def growth(self) -> Mapping[str, Growth]:
+        """The matrices that are not as large as those of the base model that muP goes by; none without one."""
+        return {}
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Model FLOPs to train on one token, forward and backward."""

@@ -11,6 +11,7 @@ Shapes: B batch, T tokens, D model width, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxgpt.config import FrozenMapping, added_later
+from jaxgpt.config import FrozenMapping, added_later, encode
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.models.base import Cache, Model, ModelConfig, Output
+from jaxgpt.models.mup import Growth, base_of, frozen, growth_of, scaled
 from jaxgpt.models.stack import Order, Remat, in_groups, make_blocks, of_kind, one_by_one, rebalanced, stack_of
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.block import Block, NormPlacement, Residual, Wiring, dropout
@@ -35,7 +37,7 @@ from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncodi
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.ops.cross_entropy import Head
 from jaxgpt.ops.layout import constrain, platform
-from jaxgpt.registry import register
+from jaxgpt.registry import kind_of, register
 
 
 @register("decoder")
@@ -75,6 +77,8 @@ class DecoderConfig(ModelConfig):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     layers: Literal["scan", "unroll"] | None = None  # None: unrolled on CPU, scanned on accelerators
     remat: Remat = False  # which activations are computed again in the backward pass; true: all but each layer's input
+    # What of this configuration is different in the base model of muP (`models/mup.py`), such as {width: 128}
+    mup_base: Mapping[str, Any] | None = added_later(None)
 
     def __post_init__(self):
         for name in ("num_layers", "num_heads", "width", "vocab_size", "train_length", "num_kv_heads", "head_dim"):
@@ -109,6 +113,14 @@ class DecoderConfig(ModelConfig):
                 raise ValueError(f"window must be at least 1, got {window}")
             of_kind(self.mixer, kind).check(self.layer_dims)
             of_kind(self.position, kind).check(self.position_dims(kind))  # before anything runs
+        object.__setattr__(self, "mup_base", frozen(self.mup_base))
+        for kind in self.kinds:
+            mixer, dims, base = of_kind(self.mixer, kind), self.layer_dims, self.base.layer_dims
+            if not mixer.grows_by_head and mixer.position_width(dims) != mixer.position_width(base):
+                raise ValueError(
+                    f"mup_base: no rule is known for heads of {kind_of(mixer)} wider than the base model's; let "
+                    "num_heads grow with the width instead"
+                )
         widths = {self.position_dims(kind).head_dim for kind in self.kinds}
         if len(widths) > 1 and not isinstance(self.position, Mapping):
             raise ValueError(f"position: mixers of widths {sorted(widths)} cannot share one; give one per layer kind")
@@ -123,11 +135,25 @@ class DecoderConfig(ModelConfig):
         """How layers are joined to the residual stream."""
         return Wiring(self.norm_placement, self.residual, self.residual_scale, self.residual_dropout)
 
+    @functools.cached_property
+    def base(self) -> Self:
+        """The model that muP goes by; this one without muP."""
+        return self if self.mup_base is None else base_of(self, self.mup_base)
+
+    def growth(self) -> Mapping[str, Growth]:
+        if self.mup_base is None:
+            return {}
+
+        def shapes(config: DecoderConfig) -> Decoder:
+            return jax.eval_shape(lambda: Decoder(config, key=jax.random.key(0)))
+
+        return growth_of(shapes(self), shapes(self.base))
+
     @property
     def embedding_factor(self) -> float:
         """What token embeddings are multiplied by."""
         if self.embedding_scale == "sqrt_width":
-            return math.sqrt(self.width)
+            return math.sqrt(self.base.width)
         return 1.0 if self.embedding_scale == "one" else self.embedding_scale
 
     @property
@@ -149,6 +175,7 @@ class DecoderConfig(ModelConfig):
             init_std=self.init_std,
             residual_std=residual,
             train_length=self.train_length or 1024,
+            base_head_dim=None if self.mup_base is None else self.base.layer_dims.head_dim,
         )
 
     def position_dims(self, kind: str) -> PositionDims:
@@ -168,7 +195,7 @@ class DecoderConfig(ModelConfig):
             raise ConfigError("model.vocab_size: not known; give it, or use a tokenizer whose size is known")
         if self.train_length is None:
             raise ConfigError("model.train_length: not known; give it or data.sequence_length")
-        return Decoder(self, key=key)
+        return scaled(Decoder(self, key=key), self.growth())
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Multiply-adds times two of every matrix product, three times for forward and backward. Attention counts all
@@ -183,9 +210,14 @@ class DecoderConfig(ModelConfig):
 
     def with_hidden(self, hidden: int) -> Self:
         if isinstance(self.feedforward, Mapping):
-            changed = FrozenMapping({kind: one.with_hidden(hidden) for kind, one in self.feedforward.items()})
-            return dataclasses.replace(self, feedforward=changed)
-        return dataclasses.replace(self, feedforward=self.feedforward.with_hidden(hidden))
+            feedforward = FrozenMapping({kind: one.with_hidden(hidden) for kind, one in self.feedforward.items()})
+        else:
+            feedforward = self.feedforward.with_hidden(hidden)
+        changes: dict[str, Any] = {"feedforward": feedforward}
+        if self.mup_base is not None:
+            base = self.base.with_hidden(max(1, round(hidden * self.base.width / self.width)))
+            changes["mup_base"] = {**self.mup_base, "feedforward": encode(base.feedforward)}
+        return dataclasses.replace(self, **changes)
 
 
 class Decoder(Model):
@@ -266,9 +298,12 @@ class Decoder(Model):
         return unflatten(self, rebalanced(flatten(self), self.blocks, self.config.order, aux["router_load"]))
 
     def head(self) -> Head:
+        config = self.config
         matrix_DV = self.embedding[...].T if self.head_matrix is None else self.head_matrix[...]
+        if config.base.width != config.width:
+            matrix_DV = matrix_DV * (config.base.width / config.width)
         bias_V = None if self.head_bias is None else self.head_bias[...]
-        return Head(matrix_DV, bias_V, self.config.logit_scale, self.config.logit_soft_cap)
+        return Head(matrix_DV, bias_V, config.logit_scale, config.logit_soft_cap)
 
     def hidden(self, tokens_BT, positions=None, cache=None, key=None, capture=()):
         config = self.config

@@ -42,6 +42,41 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
     return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)
 
 
+# ------------------------------------------------------------------------------------------- matrices
+
+TABLES = ("vocab", "position")
+"""Names of dimensions that are looked up or chosen from rather than multiplied by."""
+
+Sides = tuple[tuple[int, ...], tuple[int, ...]]
+"""Dimensions of inputs and of outputs, counted from the last one."""
+
+
+def declared_decay(parameter: Any) -> bool:
+    """Whether weight decay acts on a parameter, as it was declared: on matrices and tables."""
+    return isinstance(parameter, nnx.Variable) and bool(parameter.get_metadata().get("decay", False))
+
+
+def sides(parameter: Any) -> Sides | None:
+    """Which dimensions of a parameter are inputs and which outputs, by its named axes; None where it is no matrix
+    between the inputs and the outputs of a layer (tables, the head, gains, biases).
+
+    Weights are laid out [inputs, outputs], layers and experts before: one dimension of inputs, or, where the model's
+    width comes last, one of outputs. The rest are the other side's (heads and their width).
+    """
+    if not declared_decay(parameter):
+        return None
+    axes = tuple(parameter.get_metadata()["axes"])
+    if axes[:1] == ("expert",):
+        axes = axes[1:]
+    if len(axes) < 2 or any(name in TABLES for name in axes):
+        return None
+    one, *rest = range(-len(axes), 0)
+    if axes[-1] == "embed":
+        *rest, one = range(-len(axes), 0)
+        return tuple(rest), (one,)
+    return (one,), tuple(rest)
+
+
 # --------------------------------------------------------------------------------------------- paths
 
 
@@ -55,6 +90,12 @@ def _key_name(key: Any) -> str:
 def path_name(path: Iterable[Any]) -> str:
     """`model/blocks/mixer/query`: a path of JAX in words."""
     return "/".join(_key_name(key) for key in path)
+
+
+def variables(tree: Any) -> dict[str, nnx.Variable]:
+    """The variables of a model, real or abstract, by readable path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def flatten(tree: Any) -> dict[str, Any]:

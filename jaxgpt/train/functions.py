@@ -30,8 +30,8 @@ def functions_of(config: RunConfig, vocab_size: int, *, packed: bool, axis: str 
     """The functions of a run on data with such a vocabulary. `packed` and `axis` as in `make_train_step`."""
     train = config.train
     schedule = train.schedule.make(train.learning_rate, train.steps)
-    optimizer = make_optimizer(train.optimizer, schedule, train.gradient_clip, train.groups)
     model = with_sizes(config.model, vocab_size, config.data.sequence_length)
+    optimizer = make_optimizer(train.optimizer, schedule, train.gradient_clip, train.groups, model.growth())
     averages = train.ema is not None
     step = make_train_step(
         optimizer, seed=config.seed, packed=packed, accumulation=train.accumulation, ema=train.ema, axis=axis

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import optax
 from flax import nnx
 
 from jaxgpt.errors import ConfigError, nearest
-from jaxgpt.nn.params import flatten
-from jaxgpt.train.optimizer.base import OptimizerConfig, declared_decay, per_parameter
+from jaxgpt.models.mup import Growth
+from jaxgpt.nn.params import declared_decay, flatten
+from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, decay_mask, per_parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,14 @@ class GroupConfig:
 
 
 def make_optimizer(
-    config: OptimizerConfig, learning_rate: optax.Schedule, clip: float | None, groups: Sequence[GroupConfig] = ()
+    config: OptimizerConfig,
+    learning_rate: optax.Schedule,
+    clip: float | None,
+    groups: Sequence[GroupConfig] = (),
+    growth: Mapping[str, Growth] | None = None,
 ) -> optax.GradientTransformation:
-    """`config`'s updates at `learning_rate`, of gradients whose global norm is clipped, group by group.
+    """`config`'s updates at `learning_rate`, of gradients whose global norm is clipped, group by group. `growth`, as
+    `ModelConfig.growth` gives it: matrices whose learning rate follows their width, times that of their group.
 
     Raises ConfigError, once it sees a model, where a pattern matches none of its parameters.
     """
@@ -61,13 +67,33 @@ def make_optimizer(
     def at(factor: float) -> optax.GradientTransformation:
         if not factor:
             return optax.set_to_zero()
-        return config.make(lambda step: factor * learning_rate(step), decays)
+        return _by_width(config, lambda step: factor * learning_rate(step), decays, growth or {})
 
     bound = [] if clip is None else [optax.clip_by_global_norm(clip)]
     if not groups:
-        return optax.chain(*bound, config.make(learning_rate))
+        return optax.chain(*bound, _by_width(config, learning_rate, decay_mask, growth or {}))
     parts: dict[Hashable, optax.GradientTransformation] = {factor: at(factor) for factor in {1.0, *map(_rate, groups)}}
     return optax.chain(optax.masked(optax.set_to_zero(), frozen), *bound, optax.partition(parts, rates))
+
+
+def _by_width(
+    config: OptimizerConfig, learning_rate: optax.Schedule, decays: Decays, growth: Mapping[str, Growth]
+) -> optax.GradientTransformation:
+    """`config`'s updates, with the learning rates of muP for matrices that are not as large as the base model's.
+
+    A step shrinks them by as much as in the base model, learning rate times weight decay, whatever their width
+    (Wortsman et al. 2023, arXiv:2309.14322; Wang & Aitchison 2024, arXiv:2405.13698): decay times a rate
+    that falls with the width would vanish.
+    """
+    factors = {path: config.width_factor(one) for path, one in growth.items()}
+    if not factors:
+        return config.make(learning_rate, decays)
+
+    def at(factor: float) -> optax.GradientTransformation:
+        return config.with_decay(1 / factor).make(lambda step: factor * learning_rate(step), decays)
+
+    parts: dict[Hashable, optax.GradientTransformation] = {factor: at(factor) for factor in {1.0, *factors.values()}}
+    return optax.partition(parts, lambda model: per_parameter(model, lambda path, _: factors.get(path, 1.0)))
 
 
 def _rate(group: GroupConfig | None) -> float:

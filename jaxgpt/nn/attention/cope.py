@@ -34,6 +34,8 @@ class ContextualConfig(AttentionConfig):
 
     max_position: int = 64
 
+    grows_by_head = False  # it has sums over the head width of its own
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_position < 2:

@@ -34,6 +34,8 @@ class DifferentialConfig(AttentionConfig):
 
     lambda_start: float | None = None
 
+    grows_by_head = False  # it has sums over the head width of its own
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lambda_start is not None and not 0 <= self.lambda_start < 1:

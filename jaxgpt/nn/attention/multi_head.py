@@ -39,7 +39,7 @@ class AttentionConfig(MixerConfig):
         contexts. `log_n`: ln n / ln L, L the training length (Chiang & Cholak 2022, arXiv:2202.12172). `ssmax`: s ln n
         with s learned per head and layer from 1 / ln L on (Nakanishi 2025, arXiv:2501.19399). n is each query's own:
         its place in its document, at most the window. What an encoding adds to the scores is not scaled.
-    scale: factor of q.k; None: 1/sqrt(H), H the head width.
+    scale: factor of q.k; None: 1/sqrt(H), H the head width. Under muP the base model's, times its H / H.
     soft_cap: bound of q.k times its factor, by tanh (Gemma 2, arXiv:2408.00118, section 2.2).
     sinks: a learned logit per head that takes part in the softmax and has no value (gpt-oss, arXiv:2508.10925).
     clip: bound of what each linear map to queries, keys and values gives (MPT; OLMo, arXiv:2402.00838).
@@ -62,11 +62,18 @@ class AttentionConfig(MixerConfig):
     gate: Literal["none", "head", "channel"] = added_later("none")
     implementation: Implementation | None = None
 
+    grows_by_head = True
+
     def __post_init__(self) -> None:
         for name in ("scale", "soft_cap", "clip"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}: {value} must be greater than 0")
+
+    def score_factor(self, dims: LayerDims) -> float:
+        """What q.k is multiplied by."""
+        base = dims.base_head_dim or dims.head_dim
+        return (base**-0.5 if self.scale is None else self.scale) * (base / dims.head_dim)
 
     def make(self, dims: LayerDims, key: Array) -> Attention:
         return Attention(self, dims, key)
@@ -185,7 +192,7 @@ class Attention(nnx.Module):
     def softmax(self) -> Softmax:
         """How products of queries and keys become weights."""
         sinks = None if self.sinks is None else self.sinks[...]
-        return Softmax(self.config.scale, self.config.soft_cap, sinks)
+        return Softmax(self.config.score_factor(self.dims), self.config.soft_cap, sinks)
 
     def _scaled(self, q_BTNH: Array, context: MixerContext) -> Array:
         """Queries times the factor of `score_scale`, float32 [B or 1, T, N]."""

@@ -27,6 +27,7 @@ class LayerDims:
     init_std: float  # of every matrix ...
     residual_std: float  # ... but those that write to the residual stream
     train_length: int = 1024  # tokens a training sequence holds
+    base_head_dim: int | None = None  # of the base model that muP goes by; None: there is none
 
     def has_bias(self, own: bool | None) -> bool:
         """Whether a part has a bias, given its own setting (None: as the model says)."""
@@ -99,6 +100,8 @@ class Mixer(Protocol):
 @dataclasses.dataclass(frozen=True)
 class MixerConfig:
     """How a token learns from the tokens before it."""
+
+    grows_by_head = False  # whether muP knows what to do where heads are wider than the base model's
 
     def make(self, dims: LayerDims, key: Array) -> Mixer:
         raise TypeError(f"{type(self).__qualname__} must define make()")

@@ -6,6 +6,7 @@ import dataclasses
 
 import optax
 
+from jaxgpt.models.mup import Growth
 from jaxgpt.registry import register
 from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_sizes, decay_mask
 
@@ -35,6 +36,10 @@ class AdafactorConfig(OptimizerConfig):
         if self.factored_from < 1:
             raise ValueError(f"factored_from must be at least 1, got {self.factored_from}")
         check_sizes(self)
+
+    def width_factor(self, growth: Growth) -> float:
+        """Relative updates have the deviation of their parameter in them already."""
+        return growth.rate / growth.std if self.relative else growth.rate
 
     def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
         downhill = optax.adafactor(

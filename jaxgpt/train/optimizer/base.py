@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import optax
 from flax import nnx
 
-from jaxgpt.nn.params import path_name
+from jaxgpt.models.mup import Growth
+from jaxgpt.nn.params import declared_decay, path_name
 from jaxgpt.registry import slot
 
 Decays = Callable[[Any], Any]
@@ -29,11 +30,6 @@ def per_parameter(model: Any, of: Callable[[str, Any], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(one, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
-def declared_decay(parameter: Any) -> bool:
-    """Whether weight decay acts on a parameter, as `nn.params` declared it: on matrices."""
-    return isinstance(parameter, nnx.Variable) and bool(parameter.get_metadata().get("decay", False))
-
-
 def decay_mask(model: Any) -> Any:
     """True for the parameters that weight decay acts on."""
     return per_parameter(model, lambda _, parameter: declared_decay(parameter))
@@ -48,6 +44,15 @@ class OptimizerConfig:
 
     def make(self, learning_rate: optax.Schedule, decays: Decays = decay_mask) -> optax.GradientTransformation:
         raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def width_factor(self, growth: Growth) -> float:
+        """What muP multiplies the learning rate of a matrix by. As here for all whose updates have elements of about
+        one size, whatever the gradient's (Yang et al. 2022, arXiv:2203.03466, table 3, Adam)."""
+        return growth.rate
+
+    def with_decay(self, times: float) -> Self:
+        """The same with another weight decay."""
+        return dataclasses.replace(self, weight_decay=times * self.weight_decay)  # type: ignore  # the kind's own field
 
     def average(self, state: Any, model: Any) -> Any:
         """The weights to evaluate, of an optimizer that `averages`, from its state and the weights that are trained."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import optax
 from optax import contrib
 
+from jaxgpt.models.mup import Growth
+from jaxgpt.nn.params import sides
 from jaxgpt.registry import register
 from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.optimizer.base import (
@@ -16,12 +19,8 @@ from jaxgpt.train.optimizer.base import (
     check_betas,
     check_sizes,
     decay_mask,
-    declared_decay,
     per_parameter,
 )
-
-TABLES = ("vocab", "position")
-"""Names of dimensions that are looked up or chosen from rather than multiplied by."""
 
 
 @register("muon")
@@ -64,25 +63,21 @@ class MuonConfig(OptimizerConfig):
         rest = self.adamw.make(learning_rate, decays)
         return optax.partition({"muon": muon, "adamw": rest}, lambda tree: per_parameter(tree, _mover))
 
+    def width_factor(self, growth: Growth) -> float:
+        """All singular values of an update are about as large: `scale` times the root of its longer side. They should
+        be as sqrt(outputs / inputs) (Yang et al. 2023, arXiv:2310.17813, condition 1), so the learning rate of a matrix
+        that is m times as wide on both sides falls by sqrt(m) only, where AdamW's falls by m."""
+
+        def spectral(inputs: int, outputs: int) -> float:
+            return math.sqrt(outputs / inputs / max(inputs, outputs))
+
+        return spectral(growth.inputs, growth.outputs) / spectral(growth.base_inputs, growth.base_outputs)
+
 
 def matrix(path: str, parameter: Any) -> contrib.MuonDimensionNumbers | None:
-    """Which dimensions of a parameter are inputs and which outputs, by its named axes; None where it is no matrix.
-
-    Weights are laid out [inputs, outputs], layers and experts before: one dimension of inputs, or, where the model's
-    width comes last, one of outputs. The rest are the other side's (heads and their width).
-    """
-    if not declared_decay(parameter):
-        return None
-    axes = tuple(parameter.get_metadata()["axes"])
-    if axes[:1] == ("expert",):
-        axes = axes[1:]
-    if len(axes) < 2 or any(name in TABLES for name in axes):
-        return None
-    one, *rest = range(-len(axes), 0)
-    if axes[-1] == "embed":
-        *rest, one = range(-len(axes), 0)
-        return contrib.MuonDimensionNumbers(tuple(rest), (one,))
-    return contrib.MuonDimensionNumbers((one,), tuple(rest))
+    """Which dimensions of a parameter are inputs and which outputs; None where it is no matrix."""
+    found = sides(parameter)
+    return None if found is None else contrib.MuonDimensionNumbers(*found)
 
 
 def _mover(path: str, parameter: Any) -> str:
