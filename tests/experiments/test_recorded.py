@@ -10,7 +10,7 @@ from jaxgpt.experiment.report.markdown import markdown
 from jaxgpt.experiment.spec import load_experiment
 
 ROOT = Path(__file__).resolve().parents[2] / "experiments"
-RECORDED = sorted(path.parent for path in (ROOT / "results").glob("*/results.csv"))
+RECORDED = sorted(path.parent for path in (ROOT / "results").glob("*/verdicts.json"))
 
 
 def tables(text):

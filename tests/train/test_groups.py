@@ -1,5 +1,7 @@
 """Parameters with settings of their own, against the optimizer of all of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jaxgpt import registry
 from jaxgpt.config import decode
 from jaxgpt.errors import ConfigError
 from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.models.mup import Growth
 from jaxgpt.nn.params import flatten
 from jaxgpt.train.groups import GroupConfig, make_optimizer
 from jaxgpt.train.optimizer.adamw import AdamWConfig
@@ -22,9 +25,9 @@ def model():
     return jax.jit(CONFIG.make)(jax.random.key(0))
 
 
-def update(model, config=None, rate=0.1, clip=None, groups=(), slope=1.0):
+def update(model, config=None, rate=0.1, clip=None, groups=(), slope=1.0, growth=None):
     """The updates of one step, whose gradients are all `slope`."""
-    optimizer = make_optimizer(config or AdamWConfig(), lambda step: rate, clip, groups)
+    optimizer = make_optimizer(config or AdamWConfig(), lambda step: rate, clip, groups, growth)
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, slope), model)
     updates, state = jax.jit(optimizer.update)(gradients, optimizer.init(model), model)
     return flatten(updates), state
@@ -77,6 +80,45 @@ def test_an_average_keeps_what_is_frozen(model):
     average = flatten(config.average(state, model))
     np.testing.assert_array_equal(average["embedding"], flatten(model)["embedding"])
     assert np.any(average["head_matrix"] != flatten(model)["head_matrix"])
+
+
+# ------------------------------------------------------------------------------------------------------------------ muP
+
+GROWTH = {"blocks/mixer/query": Growth(16, 16, 4, 4), "blocks/feedforward/up": Growth(16, 64, 8, 32)}
+
+
+@pytest.mark.parametrize("kind", sorted(registry.kinds(OptimizerConfig)))
+def test_matrices_that_grew_move_as_at_a_rate_of_their_own_times_their_groups(model, kind):
+    config = dataclasses.replace(registry.kinds(OptimizerConfig)[kind](), weight_decay=0.0)
+    groups = (GroupConfig(("blocks/mixer/*",), learning_rate=0.5), GroupConfig(("embedding",), learning_rate=0.0))
+    alone, grouped = update(model, config, growth=GROWTH)[0], update(model, config, growth=GROWTH, groups=groups)[0]
+    usual = update(model, config)[0]
+    for name, array in usual.items():
+        factor = config.width_factor(GROWTH[name]) if name in GROWTH else 1.0
+        assert (factor == 1.0) == (name not in GROWTH)
+        np.testing.assert_allclose(alone[name], factor * array, rtol=1e-4, atol=1e-7, err_msg=name)
+        factor *= 0.5 if name.startswith("blocks/mixer/") else float(name != "embedding")
+        np.testing.assert_allclose(grouped[name], factor * array, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", sorted(registry.kinds(OptimizerConfig)))
+def test_they_decay_as_in_the_base_model(model, kind):
+    """Learning rate times weight decay is the same at all widths, and a group's is that of its own rate."""
+    config = registry.kinds(OptimizerConfig)[kind]()
+    groups = (GroupConfig(("blocks/*",), learning_rate=0.5),)
+    for some in ((), groups):
+        found, usual = (update(model, config, groups=some, slope=0.0, growth=growth)[0] for growth in (GROWTH, None))
+        for name, array in usual.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-8, err_msg=name)
+
+
+def test_without_growth_the_optimizer_is_the_one_of_before(model):
+    """With the same state, which checkpoints hold."""
+    optimizer, like = (make_optimizer(AdamWConfig(), lambda step: 0.1, 1.0, (), growth) for growth in ({}, None))
+    assert jax.tree.structure(optimizer.init(model)) == jax.tree.structure(like.init(model))
+    assert {"1.0", "0.25", "0.5"} <= {
+        part for path in flatten(update(model, growth=GROWTH)[1]) for part in path.split("/")
+    }
 
 
 @pytest.mark.parametrize(

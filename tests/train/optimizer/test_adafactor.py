@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgpt.models.mup import Growth
 from jaxgpt.nn.params import flatten
 from jaxgpt.train.optimizer.adafactor import AdafactorConfig
 
@@ -29,6 +30,12 @@ def test_it_is_its_algorithm(parameters, gradients, rates, optimize, relative, f
         update = update * (max(1e-3, np.sqrt(mean_square(x))) if relative else 1.0)
         x = x - rate * (update + 0.5 * x)
     np.testing.assert_allclose(found["matrix"][...], x, rtol=1e-4, atol=1e-5)
+
+
+def test_relative_updates_have_the_deviation_that_mup_draws_with_in_them():
+    both, inputs, outputs = Growth(64, 64, 16, 16), Growth(64, 3, 16, 3), Growth(16, 64, 16, 16)
+    assert [AdafactorConfig().width_factor(one) for one in (both, inputs, outputs)] == [0.25, 0.25, 1.0]
+    assert [AdafactorConfig(relative=True).width_factor(one) for one in (both, inputs, outputs)] == [0.5, 1.0, 1.0]
 
 
 def test_its_state_is_small(model):

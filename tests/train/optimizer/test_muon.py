@@ -7,6 +7,7 @@ import pytest
 
 from jaxgpt import registry
 from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.models.mup import Growth
 from jaxgpt.nn.mixer.base import MixerConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.absolute import LearnedConfig
@@ -80,6 +81,26 @@ def test_which_parameters_are_matrices(kind):
             assert leaf.get_raw_value().ndim - len(sides) == 1  # the layers of a stack
     for name in ("feedforward/up", "feedforward/down", "mixer/output"):
         assert found[f"blocks/{name}"][1] is not None
+
+
+@pytest.mark.parametrize(
+    ("growth", "factor"),
+    [
+        (Growth(64, 64, 16, 16), 0.5),
+        (Growth(64, 256, 16, 64), 0.5),
+        (Growth(256, 64, 64, 16), 0.5),
+        (Growth(64, 4, 16, 4), 0.25),
+        (Growth(8, 64, 8, 16), 1.0),
+    ],
+)
+def test_under_mup_updates_grow_with_the_root_of_outputs_over_inputs(growth, factor):
+    """Their largest singular value, that of an orthogonal matrix scaled as the optimizer scales it."""
+    assert MuonConfig().width_factor(growth) == pytest.approx(factor)
+
+    def relative(inputs, outputs):
+        return np.sqrt(max(inputs, outputs)) / np.sqrt(outputs / inputs)
+
+    assert factor * relative(*growth[:2]) == pytest.approx(relative(*growth[2:]))
 
 
 def test_numbers_that_are_no_model_are_moved_by_adamw():
