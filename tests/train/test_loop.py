@@ -16,7 +16,7 @@ from jaxgpt.config import decode
 from jaxgpt.data.tokenizers.base import TokenizerConfig, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError, UserError
 from jaxgpt.nn.position.rope_scaling import LinearConfig
-from jaxgpt.train import loop
+from jaxgpt.train import functions, loop
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.loop import interruptible, train
 from jaxgpt.train.record import Recorder
@@ -206,7 +206,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny, tmp_path, read_status):
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_any_checkpoint(tiny, tmp_path, monkeypatch):
-    make = loop.make_train_step
+    make = functions.make_train_step
 
     def make_broken(*arguments, **named):
         step = make(*arguments, **named)
@@ -217,7 +217,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_any_checkpoint(tiny, 
 
         return broken
 
-    monkeypatch.setattr(loop, "make_train_step", make_broken)
+    monkeypatch.setattr(functions, "make_train_step", make_broken)
     with pytest.raises(TrainingError, match=r"at step 3 the loss is \d.* norm inf; no checkpoint was saved yet"):
         train(tiny(), tmp_path / "run")
 
