@@ -73,13 +73,13 @@ def has_tokenizer(folder: Path) -> bool:
 
 def read_tokenizer(folder: Path) -> FolderTokenizer:
     """The folder's tokenizer. Raises DataError where it has none, UserError without the extra hf."""
-    begin, ends = _special(folder)
+    begin, ends = special_tokens(folder)
     tokenizer = PretrainedTokenizer(read_text(folder), _named_end(folder), ends[0] if ends else None)
     starts = (begin,) if begin is not None and tokenizer.with_special("a")[:1] == [begin] else ()
     return FolderTokenizer(tokenizer, starts, ends or (tokenizer.separator,))
 
 
-def _special(folder: Path) -> tuple[int | None, tuple[int, ...]]:
+def special_tokens(folder: Path) -> tuple[int | None, tuple[int, ...]]:
     """The token that begins a text and those that end one, from the settings of the model and of its generation."""
     begin, ends = None, []
     for name in (CONFIG, "generation_config.json"):

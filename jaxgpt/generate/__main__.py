@@ -1,6 +1,7 @@
 """`python -m jaxgpt.generate FOLDER --prompt TEXT ...`: what a model makes of a text.
 
-FOLDER is a run (`runs/.../<name>`), or a checkpoint of transformers with its tokenizer (extra `hf`).
+FOLDER is a run (`runs/.../<name>`), or a checkpoint of transformers with its tokenizer (extra `hf`). Without one, texts
+are the numbers of tokens with spaces between them.
 """
 
 from __future__ import annotations

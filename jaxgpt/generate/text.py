@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxgpt.convert.folder import is_checkpoint, read_tokenizer
-from jaxgpt.convert.pretrained import load_pretrained
+from jaxgpt.convert.folder import has_tokenizer, is_checkpoint, read_tokenizer, special_tokens
+from jaxgpt.convert.pretrained import load_pretrained, read_config
 from jaxgpt.data.tokenizers.base import Tokenizer
+from jaxgpt.data.tokenizers.numbers import NumberTokenizer
 from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.generate.decode import CHUNK, stream
 from jaxgpt.generate.filters import Sampling
@@ -39,23 +40,35 @@ class Source:
 
 
 def load(folder: Path) -> Source:
-    """What generates in `folder`: a run's newest weights, or a checkpoint of transformers with its tokenizer.
+    """What generates in `folder`: a run's newest weights, or a checkpoint of transformers with its tokenizer. Without
+    one, its texts are the numbers of tokens.
 
     Raises UserError where it is neither.
     """
     if (folder / "config.yaml").exists():
         from jaxgpt.train.environment import prepare_jax
-        from jaxgpt.train.run import read_config
+        from jaxgpt.train.run import read_config as read_run
         from jaxgpt.train.start import load_model
 
-        prepare_jax(read_config(folder).threads)
+        prepare_jax(read_run(folder).threads)
         model, tokenizer = load_model(folder)
         return Source(model, tokenizer, (tokenizer.separator,), tokenizer.ends)
     if is_checkpoint(folder):
-        found = read_tokenizer(folder)
-        model, _ = load_pretrained(folder)
-        return Source(model, found.tokenizer, found.begin, found.ends)
+        return _of_checkpoint(folder)
     raise UserError(f"{folder}: is neither a run (no config.yaml) nor a checkpoint of transformers (no config.json)")
+
+
+def _of_checkpoint(folder: Path) -> Source:
+    size = read_config(folder).vocab_size  # says what cannot be loaded before anything else is asked for
+    assert size is not None
+    if has_tokenizer(folder):
+        found = read_tokenizer(folder)
+        tokenizer, begin, ends = found.tokenizer, found.begin, found.ends
+    else:
+        _, ends = special_tokens(folder)
+        tokenizer, begin, ends = NumberTokenizer(size), (), tuple(token for token in ends if token < size)
+    model, _ = load_pretrained(folder)
+    return Source(model, tokenizer, begin, ends)
 
 
 def write(

@@ -47,6 +47,7 @@ def _run(options: argparse.Namespace) -> None:
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
 
+    from jaxgpt.data.tokenizers.numbers import NumberTokenizer
     from jaxgpt.generate.text import load
     from jaxgpt.harness.adapter import HarnessModel
 
@@ -55,6 +56,10 @@ def _run(options: argparse.Namespace) -> None:
         if not manager.match_tasks([name]):
             raise ConfigError(f"--tasks: none is called {name!r}{nearest(name, manager.all_tasks)}")
     source = load(options.folder)
+    if isinstance(source.tokenizer, NumberTokenizer):
+        raise ConfigError(
+            f"{options.folder}: has no tokenizer for texts, and tasks are texts; put its tokenizer.json there"
+        )
     if not _causal(source.model.config):
         raise ConfigError(
             f"{options.folder}: its experts choose among all tokens of a batch, so that a text's score depends on the "

@@ -1,6 +1,7 @@
 """`python -m jaxgpt.inspect FOLDER --prompt TEXT`: attention maps, routers, and what each layer would say, as pictures.
 
-FOLDER is a run (`runs/.../<name>`), or a checkpoint of transformers with its tokenizer (extra `hf`).
+FOLDER is a run (`runs/.../<name>`), or a checkpoint of transformers with its tokenizer (extra `hf`). Without one, texts
+are the numbers of tokens with spaces between them.
 """
 
 from __future__ import annotations

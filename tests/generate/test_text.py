@@ -1,10 +1,15 @@
 """Text from a run, and the command line."""
 
+import json
+import shutil
+
 import pytest
 
+from jaxgpt.convert import load_pretrained
 from jaxgpt.data.tokenizers.byte import ByteTokenizer
 from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.generate.__main__ import main
+from jaxgpt.generate.decode import generate
 from jaxgpt.generate.filters import Sampling
 from jaxgpt.generate.text import Source, _sure, load, write
 
@@ -44,6 +49,27 @@ def test_the_command_line(sentence_run, capsys):
     assert "proposals accepted" in told.err
 
 
+def test_a_checkpoint_without_a_tokenizer_goes_on_with_numbers(llama_checkpoint, capsys):
+    model, _ = load_pretrained(llama_checkpoint)
+    wanted = generate(model, [[3, 0, 256]], 9)[0]
+    options = ["--temperature", "0", "--max-new-tokens", "9"]
+    assert main([str(llama_checkpoint), "--prompt", "3 0 256", *options]) == 0
+    assert capsys.readouterr().out.split() == ["3", "0", "256", *map(str, wanted)], "no number is hidden"
+    assert main([str(llama_checkpoint), "--prompt", "a word", *options]) == 1
+    assert "'a' is no token: there is no tokenizer for texts here, write numbers below 257" in capsys.readouterr().err
+
+
+def test_numbers_end_where_the_settings_say(llama_checkpoint, tmp_path):
+    """As far as the model has such tokens."""
+    folder = shutil.copytree(llama_checkpoint, tmp_path / "llama")
+    first, second, *_ = generate(load_pretrained(folder)[0], [[3, 14]], 9)[0]
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "eos_token_id": [second, 50256]}))
+    source = load(folder)
+    assert (source.start, source.stop) == ((), (second,))
+    assert "".join(write(source, "3 14", 9, GREEDY)) == ("" if first == second else f" {first}")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -57,6 +83,12 @@ def test_the_command_line(sentence_run, capsys):
 def test_mistakes_on_the_command_line(sentence_run, capsys, options, code, message):
     assert main([str(sentence_run), *options]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_family_that_is_not_there_is_said_before_a_tokenizer_is_missed(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "lama"}')
+    assert main([str(tmp_path)]) == 1
+    assert "model_type 'lama' is not supported; did you mean 'llama'" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_neither(tmp_path, capsys):

@@ -99,7 +99,9 @@ def test_a_whole_text_is_scored_once_each_token():
     assert found == pytest.approx(total, rel=1e-5)
 
 
-def test_mistakes_are_named(sentence_run, tasks, capsys):
+def test_mistakes_are_named(sentence_run, llama_checkpoint, tasks, capsys):
+    assert main([str(llama_checkpoint), "--tasks", "colours", "--tasks-dir", str(tasks)]) == ConfigError.exit_code
+    assert "has no tokenizer for texts, and tasks are texts" in capsys.readouterr().err
     assert main([str(sentence_run), "--tasks", "colurs", "--tasks-dir", str(tasks)]) == ConfigError.exit_code
     assert "--tasks: none is called 'colurs'; did you mean 'colours'" in capsys.readouterr().err
     long = ["--tasks", "writing", "--tasks-dir", str(tasks), "--max-length", "20"]

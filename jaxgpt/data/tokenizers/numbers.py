@@ -49,7 +49,8 @@ class NumberTokenizer(Tokenizer):
 
     kind = "numbers"
 
-    def __init__(self, vocab_size: int, start: int):
+    def __init__(self, vocab_size: int, start: int = -1):
+        """start: as in `NumbersConfig`; -1: no token begins a document."""
         super().__init__((str(vocab_size), str(start)))
         self._size, self._start = vocab_size, start
         self.byte_lengths = np.zeros(vocab_size, np.int64)
@@ -68,7 +69,10 @@ class NumberTokenizer(Tokenizer):
         words = text.split()
         wrong = next((word for word in words if not word.isdecimal() or int(word) >= self._size), None)
         if wrong is not None:
-            raise DataError(f"{wrong!r} is no token: write numbers below {self._size} with spaces between them")
+            raise DataError(
+                f"{wrong!r} is no token: there is no tokenizer for texts here, write numbers below {self._size} with "
+                "spaces between them"
+            )
         return np.array([int(word) for word in words], np.int32)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
