@@ -113,6 +113,21 @@ def test_the_report_has_everything(toy):
     assert report.command == "the command"
 
 
+def test_statistics_of_routers_stand_beside_the_runs(toy):
+    """The last of each seed, their mean; nothing where a variant has no router."""
+    plan = toy.plan()
+    finish(plan)
+    for number, run in enumerate(run for run in plan.runs if run.variant == "rope"):
+        path = run.folder.path / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines[:2]:
+            line["router_imbalance"] = 1.0 + line["step"] / 10 + number
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    rope, alibi, yarn = collect.make_report(plan, "").runs
+    assert rope["router imbalance"] == pytest.approx((1.4 + 2.4) / 2)
+    assert (alibi["router imbalance"], yarn["router imbalance"]) == (None, None)
+
+
 def test_nothing_finished_is_an_error(toy):
     plan = toy.plan()
     with pytest.raises(UserError, match="no run of this plan is finished yet"):
