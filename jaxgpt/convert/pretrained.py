@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from jaxgpt.config import encode
 from jaxgpt.convert.families.base import Family, families
 from jaxgpt.convert.folder import CONFIG, read_json, read_settings
 from jaxgpt.convert.function import function, spelt
-from jaxgpt.convert.rules import Piece, check, pieces, to_theirs
+from jaxgpt.convert.rules import Piece, Rule, check, pieces, to_theirs
 from jaxgpt.convert.settings import ConversionError, Settings
 from jaxgpt.convert.tensors import Tensors, write_tensors
 from jaxgpt.errors import ConfigError, nearest
@@ -51,7 +51,7 @@ def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Dec
 
     Raises:
       ConversionError: the family or one of its settings is not supported, or the tensors do not fit the settings; then
-        the message lists all that are missing, unexpected and misshapen.
+        the message lists all that are missing, unexpected and misshapen; or a file contradicts itself.
     """
     folder = Path(folder).expanduser()
     family, config = _described(folder)
@@ -60,7 +60,9 @@ def load_pretrained(folder: str | Path, dtype: DType | None = None) -> tuple[Dec
     with Tensors(folder) as tensors:
         wanted = list(pieces(family.rules_of(config), config.order, parameters))
         _add_prefix(tensors, family)
-        check(wanted, {name: tensors.shape(name) for name in tensors}, _ignored(family, config), str(folder))
+        check(wanted, {name: tensors.shape(name) for name in tensors}, _ignored(family, config, tensors), str(folder))
+        if config.tie_embeddings:
+            _check_tied(family, config, tensors)
         chosen = dtype or _common_dtype(tensors)
         arrays = _read(wanted, parameters, tensors, np.dtype(jnp.dtype(chosen)), _statistics(abstract))
     return unflatten(abstract, arrays), dataclasses.replace(config, compute_dtype=chosen)
@@ -162,17 +164,37 @@ def _described(folder: Path) -> tuple[Family, DecoderConfig]:
         raise ConversionError(f"{settings.place}: describes no {family.model_type} model ({error})") from None
 
 
-def _ignored(family: Family, config: DecoderConfig) -> tuple[str, ...]:
+def _ignored(family: Family, config: DecoderConfig, names: Collection[str]) -> tuple[str, ...]:
     """Patterns of tensors that hold nothing of their own; the head of tied embeddings is one."""
-    head = [rule.theirs for rule in family.rules_of(config) if rule.paths == ("/head_matrix",)]
-    ignored = (pattern.replace("{layers}", str(config.num_layers)) for pattern in family.ignored)
-    return (*ignored, *(head if config.tie_embeddings else ()))  # type: ignore[return-value]
+    head = _name(family.rules_of(config), "/head_matrix")
+    ignored = family.ignored_of(config, names)
+    return (*ignored, head) if config.tie_embeddings and head is not None else ignored
+
+
+def _name(rules: Sequence[Rule], path: str) -> str | None:
+    """What the tensor of a parameter outside the layers is called, if there can be one."""
+    return next((str(rule.theirs) for rule in rules if rule.paths == (path,)), None)
+
+
+def _check_tied(family: Family, config: DecoderConfig, tensors: Tensors) -> None:
+    """Raise ConversionError where a file has a head of its own beside embeddings that its settings tie to it: which of
+    both was trained cannot be known."""
+    rules = family.rules_of(config)
+    head, embedding = _name(rules, "/head_matrix"), _name(rules, "/embedding")
+    if head not in tensors or embedding is None:
+        return
+    same = tensors.shape(head) == tensors.shape(embedding) and np.array_equal(tensors[head], tensors[embedding])
+    tensors.forget(head)
+    if not same:
+        raise ConversionError(
+            f"{tensors.folder}: {head} is not {embedding}, and config.json ties them; set tie_word_embeddings to false "
+            f"there if the head is a matrix of its own, or remove {head}"
+        )
 
 
 def _add_prefix(tensors: Tensors, family: Family) -> None:
     """Name tensors as those of the whole model where a file has those of its body, such as GPT-2's (`h.0...`)."""
-    embedding = next(rule.theirs for rule in family.rules if rule.paths == ("/embedding",))
-    prefix = str(embedding).partition(".")[0] + "."
+    prefix = str(_name(family.rules, "/embedding")).partition(".")[0] + "."
     if not any(name.startswith(prefix) for name in tensors):
         tensors.rename({name: prefix + name for name in tensors if not name.startswith(("lm_head.", "embed_out."))})
 

@@ -15,15 +15,18 @@ from jaxgpt.convert.function import function
 from jaxgpt.convert.settings import Settings
 from jaxgpt.convert.tensors import SINGLE, Tensors, write_tensors
 from jaxgpt.models.decoder import DecoderConfig
+from jaxgpt.nn.attention.latent import LatentConfig
 from jaxgpt.nn.attention.multi_head import AttentionConfig
 from jaxgpt.nn.feedforward.dense import DenseConfig
 from jaxgpt.nn.feedforward.gated import GatedConfig
+from jaxgpt.nn.feedforward.moe import MixtureConfig
 from jaxgpt.nn.norm import LayerNormConfig, RMSNormConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.nn.position.alibi import AlibiConfig
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.nn.position.t5 import T5Config
+from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
 
 LLAMA = DecoderConfig(
     vocab_size=50,
@@ -133,6 +136,35 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(folder):
     assert "rotary" not in text
 
 
+def test_only_a_layer_that_predicts_further_tokens_is_left_out(tmp_path):
+    """DeepSeek-V3's stands behind the last layer; one that is a layer like others is not dropped."""
+    config = DecoderConfig(
+        vocab_size=50,
+        train_length=16,
+        num_layers=3,
+        width=16,
+        first_layers=("dense",),
+        pattern=("mixture",),
+        position=RopeConfig(layout="interleaved"),
+        mixer=LatentConfig(kv_rank=8, plain_width=4, rotary_width=4, value_width=4),
+        feedforward=FrozenMapping(
+            {
+                "dense": GatedConfig(hidden=8),
+                "mixture": MixtureConfig(4, GatedConfig(hidden=8), SigmoidRouterConfig(), shared=GatedConfig(hidden=8)),
+            }
+        ),
+        norm=RMSNormConfig(1e-6),
+        tie_embeddings=False,
+    )
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), jax.eval_shape(config.make, jax.random.key(0)))
+    assert save_pretrained(zeros, config, tmp_path) == "deepseek_v3"
+    change(tmp_path, num_hidden_layers=config.num_layers - 1)
+    last = f"model.layers.{config.num_layers - 1}"
+    assert f"unexpected: {last}.input_layernorm.weight" in refused(tmp_path, "do not fit the model")
+    rewrite(tmp_path, lambda arrays: {**arrays, f"{last}.eh_proj.weight": np.zeros((2, 4), np.float32)})
+    assert load_pretrained(tmp_path)[1].num_layers == config.num_layers - 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -160,6 +192,18 @@ def test_settings_that_are_missing(folder):
     refused(folder, "must be a mapping")
     path.unlink()
     refused(folder, "config.json: cannot be read .*give the folder of a checkpoint")
+
+
+def test_a_head_beside_embeddings_that_are_tied_to_it(folder):
+    """A copy of them holds nothing of its own; another matrix contradicts the settings."""
+    change(folder, tie_word_embeddings=True)
+    refused(
+        folder, "lm_head.weight is not model.embed_tokens.weight, and config.json ties them; set tie_word_embeddings"
+    )
+    rewrite(folder, lambda arrays: {**arrays, "lm_head.weight": arrays["model.embed_tokens.weight"]})
+    model, config = load_pretrained(folder)
+    assert config.tie_embeddings
+    assert "head_matrix" not in flatten(model)
 
 
 def test_settings_of_a_family_that_it_is_not_computed_with(tmp_path):

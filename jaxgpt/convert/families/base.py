@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -35,8 +35,7 @@ class Family:
 
     sizes: our names of the sizes -> theirs; what a family does not have is left out.
     tied: whether embeddings are tied where the settings do not say.
-    ignored: patterns of tensors that hold nothing of their own, or nothing that is used here; `{layers}` is the number
-        of layers.
+    ignored: patterns of tensors that hold nothing of their own, or nothing that is used here.
     defaults: settings of files that leave them out, as transformers has them.
     aliases: older names of settings -> those used here.
     """
@@ -61,6 +60,10 @@ class Family:
     def rules_of(self, config: DecoderConfig) -> tuple[Rule, ...]:
         """The rules for a decoder of this family; where tensors are called otherwise in some, override it."""
         return self.rules
+
+    def ignored_of(self, config: DecoderConfig, names: Collection[str]) -> tuple[str, ...]:
+        """`ignored`, for a decoder and a file with tensors of these names; where it depends on them, override it."""
+        return self.ignored
 
     def read(self, settings: Settings) -> DecoderConfig:
         """`config` of settings with their older names and defaults filled in."""

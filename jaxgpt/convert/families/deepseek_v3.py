@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from jaxgpt.config import FrozenMapping
@@ -33,7 +34,6 @@ class DeepseekV3(Family):
     model_type = "deepseek_v3"
     architecture = "DeepseekV3ForCausalLM"
     sizes = without("head_dim")
-    ignored = ("model.layers.{layers}.*", "*.rotary_emb.inv_freq")  # a layer that predicts one more token
     rules = (
         *ENDS,
         *FEEDFORWARD,
@@ -54,6 +54,10 @@ class DeepseekV3(Family):
     def rules_of(self, config: DecoderConfig) -> tuple[Rule, ...]:
         query = "q_proj" if latent(config).query_rank is None else "q_b_proj"
         return (*self.rules, Rule("mixer/query", ATTENTION + f"{query}.weight", LINEAR))
+
+    def ignored_of(self, config: DecoderConfig, names: Collection[str]) -> tuple[str, ...]:
+        further = f"model.layers.{config.num_layers}"  # a layer that predicts one more token, known by its projection
+        return (*self.ignored, f"{further}.*") if f"{further}.eh_proj.weight" in names else self.ignored
 
     def config(self, settings: Settings) -> DecoderConfig:
         sizes = self.read_sizes(settings)
