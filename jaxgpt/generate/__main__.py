@@ -67,16 +67,16 @@ def _run(options: argparse.Namespace) -> None:
         for one in found:
             print(f"{one.score:8.3f}  {options.prompt}{source.continuation(options.prompt, one.tokens)}")
         return
-    print(options.prompt, end="", flush=True)
     if options.draft is not None:
         draft = load(options.draft)
         if draft.tokenizer.fingerprint != source.tokenizer.fingerprint:
             raise ConfigError(f"--draft {options.draft}: has another tokenizer than {options.folder}")
         settings = {"proposals": options.proposals, "stop": source.stop, "seed": options.seed}
         done = speculate(source.model, draft.model, prompt, count, sampling, **settings)
-        print(source.continuation(options.prompt, done.tokens))
+        print(options.prompt + source.continuation(options.prompt, done.tokens))
         print(f"{done.accepted} of {done.proposed} proposals accepted", file=sys.stderr)
         return
+    print(options.prompt, end="", flush=True)
     try:
         for piece in write(source, options.prompt, count, sampling, stop=options.stop, seed=options.seed):
             print(piece, end="", flush=True)

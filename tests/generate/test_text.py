@@ -37,7 +37,7 @@ def test_what_may_be_the_beginning_of_a_stop_text_waits():
         next(write(Source(None, ByteTokenizer(()), (), ()), "a", 1, GREEDY, stop=[""]))
 
 
-def test_the_command_line(sentence_run, capsys):
+def test_the_command_line(sentence_run, tmp_path, capsys):
     assert main([str(sentence_run), "--prompt", "one two", "--max-new-tokens", "20", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == "one two three four five six\n"
     assert main([str(sentence_run), "--prompt", "one two", "--max-new-tokens", "14", "--beams", "2"]) == 0
@@ -47,6 +47,9 @@ def test_the_command_line(sentence_run, capsys):
     told = capsys.readouterr()
     assert told.out.startswith("one two three four")
     assert "proposals accepted" in told.err
+    assert main([str(sentence_run), "--prompt", "one two", "--draft", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("neither a run")) == ("", 1), "nothing is begun"
 
 
 def test_a_checkpoint_without_a_tokenizer_goes_on_with_numbers(llama_checkpoint, capsys):

@@ -1,5 +1,5 @@
 """Decoding with a cache equals the full pass, and packed documents equal separate ones, for every kind of attention
-with every kind of encoding and every kind of router that is causal (`pytest -m slow`)."""
+with every kind of encoding and every router that is causal, all three together (`pytest -m slow`)."""
 
 from __future__ import annotations
 
@@ -35,20 +35,24 @@ BASE = DecoderConfig(
 LOCAL = dataclasses.replace(BASE, pattern=("local", "global"), window=FrozenMapping({"local": 3, "global": None}))
 
 
-def experts(router):
-    return MixtureConfig(experts=4, expert=DenseConfig(hidden=16), router=router)
+FEEDFORWARDS = {
+    "dense": DenseConfig(hidden=16),
+    **{kind: MixtureConfig(experts=4, expert=DenseConfig(hidden=16), router=found) for kind, found in ROUTERS.items()},
+}
+EVERY = dataclasses.replace(  # a layer of each kind
+    BASE, num_layers=len(FEEDFORWARDS), pattern=tuple(FEEDFORWARDS), feedforward=FrozenMapping(FEEDFORWARDS)
+)
 
 
 def configs():
-    """Every kind of mixer with every encoding and every router; every example of one with windows."""
+    """Every kind of mixer with every encoding and, layer by layer, every kind of feed-forward layer; every example of a
+    mixer with windows."""
     for mixer, config in MIXERS.items():
         yield f"{mixer}, windows", dataclasses.replace(LOCAL, mixer=config, position=RopeConfig())
         if not mixer.endswith("-0"):  # further examples of a kind
             continue
         for name, position in ENCODINGS.items():
-            yield f"{mixer}, {name}", dataclasses.replace(BASE, mixer=config, position=position, num_layers=1)
-        for name, router in ROUTERS.items():
-            yield f"{mixer}, {name} router", dataclasses.replace(BASE, mixer=config, feedforward=experts(router))
+            yield f"{mixer}, {name}", dataclasses.replace(EVERY, mixer=config, position=position)
 
 
 @jax.jit
