@@ -160,7 +160,7 @@ def _described(folder: Path) -> tuple[Family, DecoderConfig]:
         return family, family.read(settings)
     except ConversionError:
         raise
-    except (ConfigError, ValueError, TypeError, KeyError) as error:
+    except (ConfigError, ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise ConversionError(f"{settings.place}: describes no {family.model_type} model ({error})") from None
 
 

@@ -26,7 +26,8 @@ def read_rope(
     differ.
     """
     given = _given(settings, kind)
-    share = given.get("partial_rotary_factor") or settings.get("partial_rotary_factor") or 1.0
+    shares = (where.get("partial_rotary_factor") for where in (given, settings))
+    share = next((share for share in shares if share is not None), 1.0)
     return RopeConfig(
         theta=float(given["rope_theta"]),
         layout=layout,
@@ -53,9 +54,9 @@ def _scaling(given: Mapping[str, Any], settings: Settings) -> ScalingConfig | No
             f"{settings.place}: rope_type is {kind!r}, which is not supported{nearest(str(kind), KINDS)}"
         )
     longest = settings.get("max_position_embeddings")
-    original = (
-        given.get("original_max_position_embeddings") or settings.get("original_max_position_embeddings") or longest
-    )
+    # Transformers prefers the one that stands outside (Phi-3) where there are two.
+    name = "original_max_position_embeddings"
+    original = settings.get(name) or given.get(name) or longest
     factor = given.get("factor")
     match kind:
         case "linear":

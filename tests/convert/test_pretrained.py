@@ -24,6 +24,7 @@ from jaxgpt.nn.norm import LayerNormConfig, RMSNormConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.absolute import LearnedConfig
 from jaxgpt.nn.position.alibi import AlibiConfig
+from jaxgpt.nn.position.rope_scaling import YarnConfig
 from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.nn.position.t5 import T5Config
 from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
@@ -111,7 +112,19 @@ def test_a_tokenizer_is_taken_over(llama, folder, tmp_path):
     assert (tmp_path / "new" / "tokenizer.json").exists()
 
 
+def test_the_original_length_outside_the_rope_settings_is_preferred(folder):
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8}
+    for outside, wanted in ((None, 8), (12, 12)):
+        change(folder, rope_parameters=rope, original_max_position_embeddings=outside)
+        position = load_pretrained(folder)[1].position
+        assert isinstance(position, RopeConfig)
+        assert isinstance(position.scaling, YarnConfig)
+        assert position.scaling.original_length == wanted
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
+
+GRANITE = {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 0.5}
 
 
 def refused(folder, message):
@@ -172,7 +185,9 @@ def test_only_a_layer_that_predicts_further_tokens_is_left_out(tmp_path):
         ({"hidden_act": "tanh"}, "hidden_act is 'tanh', which is not supported"),
         ({"num_attention_heads": 5}, "describes no llama model .*num_heads 5"),
         ({"rope_parameters": {"rope_type": "ntk"}}, "rope_type is 'ntk', which is not supported"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.0}}, "describes no llama model .*fraction"),
         ({"num_hidden_layers": "three"}, "describes no llama model"),
+        ({"model_type": "granite", **GRANITE, "logits_scaling": 0.0}, "describes no granite model .*zero"),
     ],
 )
 def test_settings_that_are_not_supported(folder, settings, message):
