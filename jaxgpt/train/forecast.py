@@ -181,4 +181,7 @@ def _least(leaves: Mapping[str, Any], config: RunConfig, mesh: MeshConfig) -> fl
 
 def _reason(text: str) -> str:
     used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", text)
-    return f"uses {used[1]} of {used[2]}" if used else first_line(ValueError(text))[:120]
+    if used:
+        return f"uses {used[1]} of {used[2]}"
+    alone = re.search(r"temporaries \(([\d.]+\w)\) exceeds", text)
+    return f"temporaries alone take {alone[1]}" if alone else first_line(ValueError(text))[:120]
