@@ -2,7 +2,8 @@
 
     python experiments/evaluate.py --run RUN_DIR --set extend.type=yarn extend.factor=4
 
-prints perplexity by context. Nothing is written.
+prints perplexity by context. Nothing is written. `--checkpoint best` evaluates the weights with the lowest validation
+loss, where the run kept them (`train.keep_best`).
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 SECTIONS = ("model", "evaluate", "extend")
 
 
-def measure(directory: Path, overrides: Sequence[str] = (), length: int | None = None) -> tuple[list[Measurement], int]:
-    """Measurements of the newest weights of a run, and L.
+def measure(
+    directory: Path, overrides: Sequence[str] = (), length: int | None = None, checkpoint: int | str = "last"
+) -> tuple[list[Measurement], int]:
+    """Measurements of the weights of a run, and L.
 
     Args:
       overrides: `PATH=VALUE` in the sections model (what changes no parameter), evaluate and extend (the scaling that
         takes the place of every rope's own).
       length: L, of which contexts are multiples; None is the run's own training length.
+      checkpoint: which weights: `last`, `best` or a step, see `load_model`.
 
     Raises:
-      CheckpointError: the folder is no run, or its weights do not fit the model.
+      CheckpointError: the folder is no run, has no such checkpoint, or its weights do not fit the model.
       ConfigError: an override is wrong, or the model has no rope to extend.
       DataError: the text is too little, or no longer has the run's tokenizer.
     """
@@ -57,11 +61,11 @@ def measure(directory: Path, overrides: Sequence[str] = (), length: int | None =
             raise ConfigError(f"--set {section}: cannot change what is trained{nearest(section, SECTIONS)}")
     evaluation = decode(EvaluationConfig, raw["evaluate"], "evaluate")
     wanted = extended(decode(ModelConfig, raw["model"], "model"), raw.get("extend"))
-    prepare_jax(config.threads)
+    prepare_jax(config.threads, config.train.deterministic)
     dataset = config.data.prepare()
     length = length or config.data.reference_length
     check(evaluation, dataset, length)
-    model, tokenizer = load_model(directory, wanted)
+    model, tokenizer = load_model(directory, wanted, checkpoint)
     require_same_tokenizer(tokenizer.fingerprint, dataset.tokenizer, str(directory))
     return evaluate(model_scorer(model), evaluation, dataset, length), length
 
@@ -92,6 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="L (default: the run's training length)")
+    parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
     parser.add_argument("--set", nargs="+", default=[], action="extend", metavar="PATH=VALUE", dest="overrides")
     options = parser.parse_args(arguments)
     return exit_code(lambda: _run(options))
@@ -100,5 +105,5 @@ def main(arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.length is not None and options.length < 1:
         raise ConfigError(f"--length {options.length}: expected 1 or more")
-    found, length = measure(options.run, options.overrides, options.length)
+    found, length = measure(options.run, options.overrides, options.length, options.checkpoint)
     Console(width=None if sys.stdout.isatty() else 140).print(table(found, length))

@@ -63,7 +63,7 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
 
     config = decode(RunConfig, request["config"])
     if folder.is_trained():
-        prepare_jax(config.threads)
+        prepare_jax(config.threads, config.train.deterministic)
     else:
         train(config, folder.path)
     dataset = config.data.prepare()

@@ -18,6 +18,7 @@ from jaxgpt.errors import ConfigError, exit_code
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m jaxgpt.generate", description="Go on with a text.")
     made.add_argument("folder", type=Path, help="a run, or a checkpoint of transformers")
+    made.add_argument("--checkpoint", default="last", metavar="WHICH", help="of a run: last (default), best, or a step")
     made.add_argument("--prompt", default="", help="the text to go on with (default: none)")
     made.add_argument("--max-new-tokens", type=int, default=200, metavar="N")
     made.add_argument("--seed", type=int, default=0)
@@ -60,7 +61,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError("--stop: works without --beams and --draft only")
     if options.beams and (options.draft or sampling != Sampling()):
         raise ConfigError("--beams: takes no --draft and no options of sampling; leave them out")
-    source = load(options.folder)
+    source = load(options.folder, options.checkpoint)
     prompt, count = source.encode(options.prompt), options.max_new_tokens
     if search is not None:
         (found,) = beam_search(source.model, [prompt], count, search, stop=source.stop)

@@ -39,21 +39,24 @@ class Source:
         return self.tokenizer.decode([*before, *known])[len(self.tokenizer.decode(before)) :]
 
 
-def load(folder: Path) -> Source:
-    """What generates in `folder`: a run's newest weights, or a checkpoint of transformers with its tokenizer. Without
-    one, its texts are the numbers of tokens.
+def load(folder: Path, checkpoint: int | str = "last") -> Source:
+    """What generates in `folder`: a run's weights, or a checkpoint of transformers with its tokenizer. Without one, its
+    texts are the numbers of tokens.
 
-    Raises UserError where it is neither.
+    checkpoint: of a run: `last`, `best` or a step, see `load_model`. Raises UserError where it is neither.
     """
     if (folder / "config.yaml").exists():
         from jaxgpt.train.environment import prepare_jax
         from jaxgpt.train.run import read_config as read_run
         from jaxgpt.train.start import load_model
 
-        prepare_jax(read_run(folder).threads)
-        model, tokenizer = load_model(folder)
+        config = read_run(folder)
+        prepare_jax(config.threads, config.train.deterministic)
+        model, tokenizer = load_model(folder, checkpoint=checkpoint)
         return Source(model, tokenizer, (tokenizer.separator,), tokenizer.ends)
     if is_checkpoint(folder):
+        if checkpoint != "last":
+            raise UserError(f"{folder}: is a checkpoint of transformers, which holds one model; leave --checkpoint out")
         return _of_checkpoint(folder)
     raise UserError(f"{folder}: is neither a run (no config.yaml) nor a checkpoint of transformers (no config.json)")
 

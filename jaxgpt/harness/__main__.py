@@ -20,6 +20,7 @@ from jaxgpt.models.base import Model
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m jaxgpt.harness", description="Score a model on tasks.")
     made.add_argument("folder", type=Path, help="a run, or a checkpoint of transformers")
+    made.add_argument("--checkpoint", default="last", metavar="WHICH", help="of a run: last (default), best, or a step")
     made.add_argument("--tasks", nargs="+", required=True, metavar="NAME", help="tasks or groups of tasks")
     made.add_argument("--tasks-dir", type=Path, metavar="DIR", help="a folder with tasks of your own (YAML)")
     made.add_argument(
@@ -55,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
     for name in options.tasks:
         if not manager.match_tasks([name]):
             raise ConfigError(f"--tasks: none is called {name!r}{nearest(name, manager.all_tasks)}")
-    source = load(options.folder)
+    source = load(options.folder, options.checkpoint)
     if isinstance(source.tokenizer, NumberTokenizer):
         raise ConfigError(
             f"{options.folder}: has no tokenizer for texts, and tasks are texts; put its tokenizer.json there"

@@ -21,6 +21,7 @@ from jaxgpt.errors import exit_code
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m jaxgpt.inspect", description="Look inside a model.")
     made.add_argument("folder", type=Path, help="a run, or a checkpoint of transformers")
+    made.add_argument("--checkpoint", default="last", metavar="WHICH", help="of a run: last (default), best, or a step")
     made.add_argument("--prompt", metavar="TEXT", help="the text it reads")
     made.add_argument(
         "--layers", type=int, nargs="+", metavar="N", help="attention maps of these, from 0 (default: some)"
@@ -48,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     from jaxgpt.generate.text import load
     from jaxgpt.inspect.look import like, look, near, save
 
-    source = load(options.folder)
+    source = load(options.folder, options.checkpoint)
     console = Console(width=None if sys.stdout.isatty() else 100)
     if options.prompt is not None:
         looked = look(source, options.prompt, options.layers, options.heads)

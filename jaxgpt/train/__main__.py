@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> None:
         return
     directory = options.run_dir or Path("runs") / "single" / f"{name}-{config.hash}"
     if options.processes:
-        prepare_jax(config.threads)
+        prepare_jax(config.threads, config.train.deterministic)
         join(options.patience)
     with locked(directory) if is_first() else contextlib.nullcontext():  # the same command twice names the same folder
         result = train(config, directory)

@@ -4,6 +4,9 @@ A checkpoint holds the state's arrays under stable, readable paths (`model/block
 the run's identity, and a manifest of the files that hold them (`train.manifest`). Restoring compares all of it: bytes
 that flipped on disk, a missing file or another model are a `CheckpointError`, never a wrong result. Every device writes
 and reads its own part of a state that is divided, and a state may come back divided in another way.
+
+The newest are kept, and beside them those with the lowest validation losses. A loss lies in the checkpoint it is of, so
+that it is known after a resume and is as well sealed as the arrays.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +27,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxgpt.errors import CheckpointError
+from jaxgpt.errors import CheckpointError, ConfigError
 from jaxgpt.nn.params import flatten, unflatten
 from jaxgpt.parallel.processes import is_first, meet
 from jaxgpt.train.manifest import DamagedCheckpoint, seal, verify
 
 S = TypeVar("S")
 
+LOSS = "validation_loss"  # in the `extra` of a checkpoint that was validated
 _LOG = logging.getLogger(__name__)
 for name in ("absl", "asyncio"):  # Orbax reports every phase of a save; of errors, also those that it raises
     logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -66,14 +71,16 @@ warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarni
 class Checkpoints:
     """The checkpoints of one run. `save` returns at once and writes in the background; `close` waits for it.
 
+    keep: so many of the newest stay. best: beside them, so many of those saved with the lowest validation losses.
     writes: False for who only reads, beside a writer perhaps. A writer removes what a killed one left behind.
     """
 
-    def __init__(self, directory: Path, keep: int = 2, writes: bool = True):
-        self.directory = directory.absolute()
+    def __init__(self, directory: Path, keep: int = 2, best: int = 0, writes: bool = True):
+        self.directory, self.keep, self.best = directory.absolute(), keep, best
+        self._losses: dict[int, float | None] = {}  # by step, as far as they were read; None: not validated
         try:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+                preservation_policy=self,
                 create=writes,
                 read_only=not writes,
                 cleanup_tmp_directories=writes,
@@ -89,10 +96,62 @@ class Checkpoints:
         """The newest step that was saved whole, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: Any, step: int, extra: dict[str, Any]) -> None:
-        """Write `state` with the JSON-able `extra` (iterator, identity). A failure leaves earlier checkpoints whole."""
+    def find(self, which: int | str) -> int:
+        """The step of a checkpoint: `last`, `best` (of those that were validated), or a step that is there.
+
+        Raises CheckpointError where it is not there, ConfigError where `which` is none of these, DamagedCheckpoint
+        where it cannot be told which is the best because the note of a loss is damaged.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
+        there = f"there are {_listed(steps)}"
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            found = self._measured(steps)
+            if not found:
+                raise CheckpointError(
+                    f"{self.directory}: holds no checkpoint that was kept for its validation loss; {there}; train with "
+                    "train.keep_best=1, or ask for last or a step"
+                )
+            return found[0]
+        if not str(which).isdecimal():
+            raise ConfigError(f"checkpoint {which!r}: expected best, last or a step; {there}")
+        if int(which) not in steps:
+            raise CheckpointError(f"{self.directory}: holds no checkpoint of step {which}; {there}")
+        return int(which)
+
+    def is_among_best(self, loss: float) -> bool:
+        """Whether a checkpoint with this validation loss would be kept for it; of equal losses the earlier counts."""
+        found = self._measured(sorted(self._manager.all_steps()))[: self.best]
+        lower = [step for step in found if self._losses[step] <= loss]
+        return math.isfinite(loss) and len(lower) < self.best
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question, before it removes old checkpoints: which stay?"""
+        steps = [one.step for one in checkpoints]  # ascending
+        kept = {*steps[-self.keep :], *(self._measured(steps)[: self.best] if self.best else ())}
+        return [step in kept for step in steps]
+
+    def _measured(self, steps: Sequence[int]) -> list[int]:
+        """Those steps that were saved with a validation loss, the best first."""
+        for step in steps:
+            if step not in self._losses:
+                self._check(step, "extra")
+                with self._reading(step):
+                    self._losses[step] = self._extra(step).get(LOSS)
+        return sorted((step for step in steps if self._losses[step] is not None), key=lambda s: (self._losses[s], s))
+
+    def save(self, state: Any, step: int, extra: dict[str, Any], loss: float | None = None) -> None:
+        """Write `state` with the JSON-able `extra` (iterator, identity), and its validation loss where the best are
+        kept. A failure leaves earlier checkpoints whole."""
         self.wait()
         self._saving = step
+        if self.best:
+            self._measured(self._manager.all_steps())  # while nothing is being written
+            self._losses[step] = loss = loss if loss is not None and math.isfinite(loss) else None
+            extra = extra if loss is None else {**extra, LOSS: loss}
         arrays = {name: _own(leaf) for name, leaf in flatten(state).items()}
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(arrays), extra=ocp.args.JsonSave(copy.deepcopy(extra)))
         try:
@@ -121,13 +180,13 @@ class Checkpoints:
         shardings = dict.fromkeys(wanted, whole) if places is None else flatten(places)
         ways = {name: ocp.ArrayRestoreArgs(sharding=shardings[name]) for name in wanted}
         with self._reading(step):
-            arrays = self._arrays(step, wanted, ways)
-            extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
+            arrays, extra = self._arrays(step, wanted, ways), self._extra(step)
         return unflatten(like, {name: arrays[name] for name in wanted}), extra
 
     def restore_intact(self, like: S, places: Any = None) -> tuple[S, dict[str, Any]]:
         """`restore` of the newest step that is intact. Newer ones, which are damaged, are named in a warning and moved
-        aside, to `damaged-STEP`; where no step is intact nothing is moved, and that is an error."""
+        aside, to `damaged-STEP`; where no step is intact nothing is moved, and that is an error. So are older ones of
+        which it cannot be told whether they are among the best, where those are kept."""
         damaged: list[DamagedCheckpoint] = []
         for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
             try:
@@ -135,9 +194,13 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged.append(error)
                 continue
+            unknown = self._unknown(steps[len(damaged) :]) if self.best else {}
             meet("all have read")
-            for older, error in zip(steps, damaged, strict=False):
+            for newer, error in zip(steps, damaged, strict=False):
                 _LOG.warning("%s: %s; going back to the checkpoint of step %d", error.place, error.how, step)
+                self._move_aside(newer)
+            for older, error in unknown.items():
+                _LOG.warning("%s: %s; it no longer counts among the best", error.place, error.how)
                 self._move_aside(older)
             return restored
         if not damaged:
@@ -147,6 +210,16 @@ class Checkpoints:
             f"{newest.place}: {newest.how}, and no other checkpoint is intact; remove {self.directory} to train from "
             "the start"
         )
+
+    def _unknown(self, steps: Sequence[int]) -> dict[int, DamagedCheckpoint]:
+        """Those steps whose loss cannot be read, and why."""
+        found = {}
+        for step in steps:
+            try:
+                self._measured([step])
+            except DamagedCheckpoint as error:
+                found[step] = error
+        return found
 
     def arrays(self, *prefixes: str, step: int | None = None) -> dict[str, np.ndarray]:
         """The leaves below the first of these prefixes that has any, by path below it (without a prefix: all leaves),
@@ -166,16 +239,21 @@ class Checkpoints:
         step = self.latest() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.directory}: holds no checkpoint; train first")
-        if step not in self._manager.all_steps():
-            raise CheckpointError(f"{self.directory}: holds no checkpoint of step {step}")
+        self._check(self.find(step))
+        return step
+
+    def _check(self, step: int, below: str = "") -> None:
+        """`verify` the folder of a step, or what lies below one of its folders."""
         folder = self.directory / str(step)
         try:
-            verify(folder)
-        except DamagedCheckpoint:
-            if folder.exists():
+            verify(folder, below)
+        except DamagedCheckpoint as error:
+            if not folder.exists():
+                raise CheckpointError(f"{folder}: was removed by its writer meanwhile; read again") from None
+            others = sorted(set(self._manager.all_steps()) - {step})
+            if step > max(others, default=-1):
                 raise
-            raise CheckpointError(f"{folder}: was removed by its writer meanwhile; read again") from None
-        return step
+            raise DamagedCheckpoint(error.place, error.how, f"there are also {_listed(others)}") from None
 
     def _found(self, step: int) -> dict[str, Any]:
         """Shape and type of every array of a step."""
@@ -186,6 +264,9 @@ class Checkpoints:
         template = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
         state = ocp.args.PyTreeRestore(template, restore_args=dict(ways), partial_restore=True)
         return self._manager.restore(step, args=ocp.args.Composite(state=state))["state"]
+
+    def _extra(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -223,6 +304,10 @@ class Checkpoints:
             f"{place}: saving the checkpoint failed ({_reason(error)}); earlier checkpoints are whole; free space or "
             "mend permissions and run again to resume"
         )
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""What a run's numbers depend on beside its configuration: threads, versions, processor; and the compilation cache."""
+"""What a run's numbers depend on beside its configuration: threads, versions, processor, flags of the compiler; and the
+compilation cache."""
 
 from __future__ import annotations
 
@@ -12,15 +13,26 @@ import jax
 from jax._src import xla_bridge
 
 from jaxgpt.data.cache import cache_directory
+from jaxgpt.errors import ConfigError
 
 PACKAGES = ("jaxgpt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
 
+# Without it a GPU sums scattered gradients (of embeddings, of experts) in whatever order its threads arrive, and the
+# compiler takes whichever kernel was fastest when it tried. Autotuning must go too: what it finds is only in part kept
+# in the compilation cache (openxla/xla issue 37902), and kernels differ in their rounding.
+DETERMINISTIC = "--xla_gpu_deterministic_ops"
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")  # change numbers
 
-def prepare_jax(threads: int) -> None:
+
+def prepare_jax(threads: int, deterministic: bool = False) -> None:
     """Set XLA's thread-pool size, which decides the order of its sums, and turn on the compilation cache.
 
-    Must come before JAX first touches a device: the pool's size is read then and cannot change. A process whose pool
-    has another size already is refused with RuntimeError, because its numbers would be another run's.
+    deterministic: have GPUs compute the same bits whenever the same program meets the same numbers, on the same type
+    of card with the same versions; slower. TPUs and CPUs do so anyway, as long as devices and threads are as many.
+
+    Must come before JAX first touches a device: the pool's size and the flags are read then and cannot change. A
+    process that runs with others already is refused with RuntimeError, because its numbers would be another run's.
+    Raises ConfigError where XLA_FLAGS says the contrary.
     """
     if not xla_bridge.backends_are_initialized():
         os.environ["NPROC"] = str(threads)
@@ -29,14 +41,33 @@ def prepare_jax(threads: int) -> None:
             f"JAX is already running with NPROC={os.environ.get('NPROC', 'unset')}, but the run asks for "
             f"threads={threads}: set NPROC={threads} in the environment, or start training in a process of its own"
         )
+    if deterministic:
+        _choose_deterministic_kernels()
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def _choose_deterministic_kernels() -> None:
+    """Put the flag into XLA_FLAGS, behind what the user has there."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    given = [flag for flag in flags if flag.partition("=")[0] == DETERMINISTIC]
+    if given and given[-1].lower() not in (DETERMINISTIC, f"{DETERMINISTIC}=true", f"{DETERMINISTIC}=1"):
+        raise ConfigError(f"train.deterministic: XLA_FLAGS has {given[-1]}; leave one of them out")
+    if given:
+        return
+    if not xla_bridge.backends_are_initialized():
+        os.environ["XLA_FLAGS"] = " ".join([*flags, f"{DETERMINISTIC}=true"])
+    elif jax.default_backend() == "gpu":
+        raise RuntimeError(
+            f"JAX is already running without {DETERMINISTIC}=true, but the run asks for train.deterministic: put it "
+            "into XLA_FLAGS, or start training in a process of its own"
+        )
+
+
 def describe_environment() -> dict[str, Any]:
-    """Versions, platform and devices, for `environment.json` beside a run."""
+    """Versions, platform, devices and the variables that change numbers, for `environment.json` beside a run."""
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -44,6 +75,8 @@ def describe_environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "nproc": os.environ.get("NPROC"),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         "devices": [str(device) for device in jax.devices()],
     }
 

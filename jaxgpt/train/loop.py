@@ -48,7 +48,7 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     is no longer finite (the last good checkpoint stays), and the errors of data, configuration and checkpoints.
     """
     directory = Path(directory)
-    prepare_jax(config.threads)
+    prepare_jax(config.threads, config.train.deterministic)
     open_folder(directory, config)
     loop, alone = None, False
     try:
@@ -117,7 +117,7 @@ class _Loop:
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
         )
         self.iterator = dataset.batches(train.batch_size, config.seed, self.devices.rows)
-        self.checkpoints = Checkpoints(directory / "checkpoints", keep=train.keep_checkpoints)
+        self.checkpoints = Checkpoints(directory / "checkpoints", train.keep_checkpoints, train.keep_best)
 
     def close(self) -> None:
         self.checkpoints.close()
@@ -202,8 +202,8 @@ class _Loop:
             if validating:
                 validation = self.validate(self._evaluated(state))
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
-            if saving:
-                self.save(state)
+            if saving or (validating and self.checkpoints.is_among_best(validation)):
+                self.save(state, validation if validating else None)
             if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
@@ -238,9 +238,9 @@ class _Loop:
             progress.report(step, loss, speed)
         return loss
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, validation: float | None) -> None:
         extra = {"identity": self.identity, "iterator": self.iterator.get_state(), "config": self.config.hash}
-        self.checkpoints.save(self._as_saved(self.devices.whole(state)), self.done, extra)
+        self.checkpoints.save(self._as_saved(self.devices.whole(state)), self.done, extra, validation)
 
     def validate(self, model: Any) -> float:
         """Mean negative log-likelihood on batches spread over the validation data, in nats per token."""

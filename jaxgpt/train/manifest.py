@@ -18,10 +18,12 @@ NAME = "manifest.json"
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that is not what was written: which file or folder, and how."""
+    """A checkpoint that is not what was written: which file or folder, how, and the way out."""
 
-    def __init__(self, place: Path, how: str):
-        super().__init__(f"{place}: {how}; train again, which goes on from the newest checkpoint that is intact")
+    def __init__(
+        self, place: Path, how: str, way: str = "train again, which goes on from the newest checkpoint that is intact"
+    ):
+        super().__init__(f"{place}: {how}; {way}")
         self.place, self.how = place, how
 
 
@@ -33,15 +35,16 @@ def seal(folder: Path) -> None:
     (folder / NAME).write_text(json.dumps({"files": described}, indent=1), encoding="utf-8")
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, below: str = "") -> None:
     """Raise DamagedCheckpoint, which names the first file that is not as it was written; CheckpointError where the
-    machine does not let them be read (permissions, too many open files)."""
+    machine does not let them be read (permissions, too many open files). `below`: one of the folders, to verify that
+    alone."""
     try:
         files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
         if not files:
             raise DamagedCheckpoint(folder / NAME, "names no files")
         for name, described in files.items():
-            if _describe(folder / name) != described:
+            if name.startswith(f"{below}/" if below else "") and _describe(folder / name) != described:
                 raise DamagedCheckpoint(folder / name, "is damaged (its checksum differs)")
     except FileNotFoundError as error:
         raise DamagedCheckpoint(Path(error.filename or folder), "is missing") from None

@@ -53,17 +53,19 @@ class TrainConfig:
     ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
     mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise (see there)
     compile: Literal["jit", "pmap"] = unhashed("jit")  # pmap: copies of the model on all devices, and no mesh
+    deterministic: bool = unhashed(False)  # on a GPU, kernels that sum in one order; a CPU and a TPU have no others
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
     validation_tokens: int = unhashed(16384)
     checkpoint_every: int = unhashed(500)
-    keep_checkpoints: int = unhashed(2)
+    keep_checkpoints: int = unhashed(2)  # the newest
+    keep_best: int = unhashed(0)  # beside them, those with the lowest validation losses; saved when they are validated
     tensorboard: bool = unhashed(True)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "steps" else 1
+            least = 0 if field.name in ("steps", "keep_best") else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, got {value}")
         if self.learning_rate <= 0:

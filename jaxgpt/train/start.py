@@ -101,15 +101,20 @@ def extended(model: Any, extension: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------------- weights
 
 
-def load_model(directory: Path, model: ModelConfig | None = None) -> tuple[Any, Tokenizer]:
-    """The newest model of a run and its tokenizer. With `model`, a configuration whose parameters have the same names
-    and shapes (another rope scaling, say), the weights are put into that one.
+def load_model(
+    directory: Path, model: ModelConfig | None = None, checkpoint: int | str = "last"
+) -> tuple[Any, Tokenizer]:
+    """The model of a run and its tokenizer. With `model`, a configuration whose parameters have the same names and
+    shapes (another rope scaling, say), the weights are put into that one.
+
+    checkpoint: `last`, `best` (the lowest validation loss; see `train.keep_best`), or the step of one that is there.
+    Raises CheckpointError where it is not there or is damaged.
     """
     config = read_config(directory)
     tokenizer = load_tokenizer(directory / "tokenizer")
     wanted = with_sizes(model or config.model, tokenizer.vocab_size, config.data.sequence_length)
     like = jax.eval_shape(wanted.make, abstract_key())
-    arrays, _ = _weights(directory, config, tokenizer)
+    arrays, _ = _weights(directory, config, tokenizer, checkpoint)
     require_same(arrays, flatten(like), str(directory))
     return unflatten(like, {name: jnp.asarray(array) for name, array in arrays.items()}), tokenizer
 
@@ -176,16 +181,20 @@ def _of_run(folder: Path, wanted: str, tokenizer: Tokenizer) -> tuple[Mapping[st
     return arrays, step
 
 
-def _weights(directory: Path, config: RunConfig, tokenizer: Tokenizer) -> tuple[Mapping[str, Any], int]:
-    """The newest weights of a run by path, and their step. A run of no steps keeps none: its weights are those it
-    begins with."""
+def _weights(
+    directory: Path, config: RunConfig, tokenizer: Tokenizer, checkpoint: int | str = "last"
+) -> tuple[Mapping[str, Any], int]:
+    """The weights of a run by path, and their step. A run of no steps keeps none: its weights are those it begins
+    with."""
     if not config.train.steps:
         assert config.start is not None
+        if checkpoint != "last":
+            raise CheckpointError(f"{directory}: was not trained and has no checkpoints; ask for last")
         model, _, _ = _transplanted(config.start, fresh_model(config, tokenizer), tokenizer)
         return flatten(model), 0
     checkpoints = Checkpoints(directory / "checkpoints", writes=False)
     try:
-        step = checkpoints.latest()
-        return checkpoints.arrays("average", "model", step=step), step or 0
+        step = checkpoints.find(checkpoint)
+        return checkpoints.arrays("average", "model", step=step), step
     finally:
         checkpoints.close()
