@@ -326,7 +326,8 @@ def blockwise(
         (_, total, out), _ = jax.lax.scan(jax.checkpoint(step), start, (*k_blocks, present, numbers))
         return None, out / jnp.maximum(total, 1e-30)[..., None]
 
-    _, out = jax.lax.scan(one_query_block, None, (*q_blocks, jnp.arange(q_blocks[0].shape[0])))
+    # Without the outer checkpoint, what the inner scan carries would be kept for every pair of blocks: T * S / block.
+    _, out = jax.lax.scan(jax.checkpoint(one_query_block), None, (*q_blocks, jnp.arange(q_blocks[0].shape[0])))
     out = jnp.moveaxis(out, 0, 3).reshape(*q.shape[:3], -1, v.shape[-1])[:, :, :, :queries]
     return _heads_last(out, q_BTNH)
 
