@@ -13,7 +13,8 @@ from jax import Array
 
 from jaxgpt.ops.layout import by_device, constrain, extent
 
-CHUNK_BYTES = 64 * 2**20  # float32 logits held at a time
+CHUNK_BYTES = 64 * 2**20  # float32 logits held at a time, at most
+LEAST_CHUNKS = 8  # of what does not fit into one: smaller ones are as fast, down to where W's gradient outweighs them
 
 
 @jax.tree_util.register_dataclass
@@ -90,6 +91,7 @@ def _chunks(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> tupl
     """The tokens cut into equal chunks whose logits fit; padding tokens have weight 0."""
     tokens = x_MD.shape[0]
     count = max(1, -(-tokens * head.matrix_DV.shape[1] * 4 // CHUNK_BYTES))
+    count = max(count, LEAST_CHUNKS) if count > 1 else 1
     size = -(-tokens // count)
     missing = count * size - tokens
 

@@ -207,8 +207,8 @@ def test_sequences_go_through_in_equal_groups_that_fit(monkeypatch):
 
 
 def test_blockwise_memory_grows_with_length_not_its_square():
-    """What XLA sets aside for the gradient, in blocks of 32: less than one matrix of scores, and twice as much for twice
-    the tokens."""
+    """What XLA sets aside for the gradient, in blocks of 32: far less than one matrix of scores, and twice as much for
+    twice the tokens."""
 
     def memory(form, length):
         q, k, v = (jax.ShapeDtypeStruct((1, length, 1, 4), jnp.float32) for _ in range(3))

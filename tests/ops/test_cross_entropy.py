@@ -28,6 +28,7 @@ def draw(seed, *shape, dtype=jnp.float32):
 @pytest.fixture(params=[1, 2, 5, 13], ids="{} chunks".format)
 def chunks(request, monkeypatch):
     """Make the tokens fall into this many chunks; 13 tokens divide by none but 1 and 13."""
+    monkeypatch.setattr(cross_entropy, "LEAST_CHUNKS", 1)
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", -(-M // request.param) * V * 4)
     wanted = -(-M * V * 4 // cross_entropy.CHUNK_BYTES)
     assert len(cross_entropy._chunks(draw(0, M, D), Head(draw(1, D, V)), TARGETS, WEIGHTS)[0]) == wanted
@@ -82,6 +83,13 @@ def test_large_logits_neither_overflow_nor_lose_the_loss():
     value, gradient = jax.value_and_grad(fused)(x, head, targets, weights)
     assert float(value) == 2e4
     np.testing.assert_allclose(gradient, [[0.0], [2.0]])
+
+
+@pytest.mark.parametrize(("tokens", "count"), [(1, 1), (16, 1), (17, 8), (160, 10)])
+def test_what_does_not_fit_is_cut_small(monkeypatch, tokens, count):
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 16 * V * 4)
+    x, targets = draw(0, tokens, D), jnp.zeros(tokens, jnp.int32)
+    assert len(cross_entropy._chunks(x, Head(draw(1, D, V)), targets, jnp.ones(tokens))[0]) == count
 
 
 def test_logits_of_all_tokens_never_exist_at_once(monkeypatch):
