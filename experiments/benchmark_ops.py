@@ -91,7 +91,9 @@ class Program:
     @classmethod
     def of(cls, function: Callable[..., Any], *arguments: Any) -> Program:
         made = jax.jit(function).lower(*arguments).compile()
-        return cls(functools.partial(made, *arguments), made.memory_analysis().temp_size_in_bytes)
+        memory = made.memory_analysis()
+        assert memory is not None, "XLA's CPU, GPUs and TPUs tell it"
+        return cls(functools.partial(made, *arguments), memory.temp_size_in_bytes)
 
     def seconds(self) -> float:
         began = time.perf_counter()

@@ -115,7 +115,7 @@ class Checkpoints:
                     f"{self.directory}: holds no checkpoint that was kept for its validation loss; {there}; train with "
                     "train.keep_best=1, or ask for last or a step"
                 )
-            return found[0]
+            return next(iter(found))
         if not str(which).isdecimal():
             raise ConfigError(f"checkpoint {which!r}: expected best, last or a step; {there}")
         if int(which) not in steps:
@@ -124,24 +124,24 @@ class Checkpoints:
 
     def is_among_best(self, loss: float) -> bool:
         """Whether a checkpoint with this validation loss would be kept for it; of equal losses the earlier counts."""
-        found = self._measured(sorted(self._manager.all_steps()))[: self.best]
-        lower = [step for step in found if self._losses[step] <= loss]
-        return math.isfinite(loss) and len(lower) < self.best
+        found = self._measured(self._manager.all_steps()) if self.best else {}
+        return math.isfinite(loss) and sum(other <= loss for other in found.values()) < self.best
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's question, before it removes old checkpoints: which stay?"""
         steps = [one.step for one in checkpoints]  # ascending
-        kept = {*steps[-self.keep :], *(self._measured(steps)[: self.best] if self.best else ())}
+        kept = {*steps[-self.keep :], *(list(self._measured(steps))[: self.best] if self.best else ())}
         return [step in kept for step in steps]
 
-    def _measured(self, steps: Sequence[int]) -> list[int]:
-        """Those steps that were saved with a validation loss, the best first."""
+    def _measured(self, steps: Sequence[int]) -> dict[int, float]:
+        """The validation losses of those steps that were saved with one, the best first."""
         for step in steps:
             if step not in self._losses:
                 self._check(step, "extra")
                 with self._reading(step):
                     self._losses[step] = self._extra(step).get(LOSS)
-        return sorted((step for step in steps if self._losses[step] is not None), key=lambda s: (self._losses[s], s))
+        found = {step: loss for step in steps if (loss := self._losses[step]) is not None}
+        return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
     def save(self, state: Any, step: int, extra: dict[str, Any], loss: float | None = None) -> None:
         """Write `state` with the JSON-able `extra` (iterator, identity), and its validation loss where the best are

@@ -202,8 +202,9 @@ class _Loop:
             if validating:
                 validation = self.validate(self._evaluated(state))
                 recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
-            if saving or (validating and self.checkpoints.is_among_best(validation)):
-                self.save(state, validation if validating else None)
+            found = validation if validating else None
+            if saving or (found is not None and self.checkpoints.is_among_best(found)):
+                self.save(state, found)
             if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
