@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxgpt.config import FrozenMapping
+from jaxgpt.convert.settings import ConversionError
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.models.stack import of_kind
 from jaxgpt.nn.attention.latent import LatentConfig
@@ -23,7 +24,8 @@ from jaxgpt.nn.router.sigmoid import SigmoidRouterConfig
 
 
 def spelt(config: DecoderConfig) -> DecoderConfig:
-    """`config` with every default of its parts spelt out, so that none goes by the model around it."""
+    """`config` with every default of its parts spelt out, so that none goes by the model around it or by muP's base.
+    Raises ConversionError where that cannot be."""
     dims = config.layer_dims
 
     def each(value: Any, spell: Callable[[Any, LayerDims], Any]) -> Any:
@@ -31,12 +33,12 @@ def spelt(config: DecoderConfig) -> DecoderConfig:
             return FrozenMapping({kind: spell(one, dims) for kind, one in value.items()})
         return spell(value, dims)
 
-    # A bias of the head is not divided by the width as its products are, which only muP says.
-    grown = config.mup_base is not None and not config.head_bias
-    logits = {"mup_base": None, "logit_scale": config.logit_scale * config.base.width / config.width} if grown else {}
+    if config.head_bias and config.base.width != config.width:
+        raise ConversionError("muP divides the head's products by the width, but not its bias, which no family can say")
     return dataclasses.replace(
         config,
-        **logits,
+        mup_base=None,
+        logit_scale=config.logit_scale * (config.base.width / config.width),
         embedding_scale=config.embedding_factor,
         position=each(config.position, _position),
         mixer=each(config.mixer, _mixer),

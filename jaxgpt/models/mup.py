@@ -68,7 +68,8 @@ def base_of(config: T, changes: Mapping[str, Any]) -> T:
     try:
         return decode(type(config), plain, "mup_base")
     except ConfigError as error:
-        raise ValueError(str(error)) from None
+        text = str(error)
+        raise ValueError(text if text.startswith("mup_base") else f"mup_base: {text}") from None
 
 
 def growth_of(model: Any, base: Any) -> dict[str, Growth]:

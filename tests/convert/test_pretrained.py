@@ -89,6 +89,18 @@ def test_a_model_of_ours_comes_back(config, wanted, shard_bytes, tmp_path):
     np.testing.assert_array_equal(model(TOKENS).logits, back(TOKENS).logits)
 
 
+MUP = {"mup_base": {"width": 12, "feedforward": {"hidden": 20}}, "tie_embeddings": True, "num_heads": 2}
+
+
+def test_a_model_of_mup_is_written_where_a_family_has_its_multipliers(tmp_path):
+    config = dataclasses.replace(LLAMA, **MUP, embedding_scale="sqrt_width")
+    model = jax.jit(config.make)(jax.random.key(0))
+    assert save_pretrained(model, config, tmp_path, family="granite") == "granite"
+    back, found = load_pretrained(tmp_path)
+    assert (found.mup_base, found.logit_scale, found.mixer.scale) == (None, 0.5, 6**-0.5 / 2)
+    np.testing.assert_allclose(back(TOKENS).logits, model(TOKENS).logits, rtol=1e-4, atol=1e-6)
+
+
 def test_types(llama, folder, tmp_path):
     """Those of the file, or those asked for; bfloat16 files stay so."""
     half, config = load_pretrained(folder, dtype="bfloat16")
@@ -235,6 +247,8 @@ def test_settings_of_a_family_that_it_is_not_computed_with(tmp_path):
         ({"position": T5Config()}, "llama", "a llama model does not compute .*position must be rope"),
         ({"norm": LayerNormConfig()}, "llama", "it would change model.norm from LayerNormConfig"),
         ({"residual_scale": 0.5}, "llama", "model.residual_scale from 0.5 to 1.0"),
+        (MUP, "llama", "model.logit_scale from 0.5 to 1.0"),
+        ({**MUP, "head_bias": True}, "granite", "muP divides the head's products by the width, but not its bias"),
         ({"bias": True, "window": 3}, "mistral", "a mistral model does not compute .*bias=True"),
         ({}, "lama", "family 'lama' is not supported; did you mean 'llama'"),
     ],

@@ -207,6 +207,7 @@ def test_another_hidden_width_is_another_of_the_base_model():
         ({"mup_base": {"width": 15}}, "model: mup_base: num_heads 4 does not divide width 15"),
         ({"mup_base": {"width": "narrow"}}, r"mup_base\.width: expected a whole number"),
         ({"mup_base": {"pattern": ["a", "b", "c"]}}, "mup_base: pattern of 3 layers does not divide num_layers 4"),
+        ({"mup_base": {"head_dim": 5}}, r"model: mup_base: position\.fraction: rope turns pairs of dimensions"),
         ({"mup_base": 16}, "mup_base: expected a mapping, got 16"),
         ({"mup_base": {"width": 64}, "mixer": "cope"}, "mup_base: no rule is known for heads of cope wider than"),
         ({"mup_base": {"width": 64}, "mixer": "differential"}, "let num_heads grow with the width instead"),

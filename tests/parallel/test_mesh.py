@@ -41,6 +41,7 @@ CASES = {  # what differs from the tiny run, on what it is tried, and for how ma
     "dense": ({}, (*MESHES, "cube", "pmap"), 20),
     **{name: ({"model": model}, MESHES, 6) for name, model in MODELS.items()},
     **{name: ({"train": train}, ("all", "pmap"), 6) for name, train in OPTIMIZERS.items()},
+    "mup": ({"model": {"mup_base": {"width": 16}}}, ("all", "pmap"), 6),
     "packed": (PACKED, ("all", "long", "pmap"), 6),
     "fox": ({"model": {"mixer": {"type": "fox"}}}, ("long",), 6),
     "latent": ({"model": {"mixer": {"type": "latent"}, "position": {"type": "rope"}}}, ("long",), 6),

@@ -56,7 +56,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("settings", [*WAYS.values(), *OPTIMIZERS.values()], ids=[*WAYS, *OPTIMIZERS])
+MUP = ["model.mup_base.width=16", "train.optimizer.type=muon", *OPTIMIZERS["muon"][1:]]
+
+
+@pytest.mark.parametrize("settings", [*WAYS.values(), *OPTIMIZERS.values(), MUP], ids=[*WAYS, *OPTIMIZERS, "mup"])
 def test_it_resumes_bit_for_bit(tiny, tmp_path, settings, interrupt_after, monkeypatch):
     train(tiny(*settings), tmp_path / "whole")
     with monkeypatch.context() as patch:

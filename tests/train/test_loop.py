@@ -99,6 +99,19 @@ def test_the_model_of_a_run_is_had_back(finished):
         load_model(directory, dataclasses.replace(config.model, bias=True))
 
 
+def test_mup_is_no_other_training_at_its_base_width_and_another_beyond(finished, tiny, tmp_path, read_metrics):
+    _, directory, _ = finished
+    config = tiny("model.mup_base.width=32")
+    train(config, tmp_path / "same")
+    assert read_metrics(tmp_path / "same") == read_metrics(directory)
+    (_, found), (_, plain) = newest(tmp_path / "same"), newest(directory)
+    assert found.keys() == plain.keys(), "with the same state of the optimizer"
+    for name, array in plain.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    train(tiny("model.mup_base.width=16", "train.steps=1"), tmp_path / "other")
+    assert read_metrics(tmp_path / "other")[0]["loss"] != read_metrics(directory)[0]["loss"]
+
+
 def test_documents_and_accumulation_and_dropout_resume_bit_for_bit(
     tiny, tmp_path, monkeypatch, read_metrics, read_status, interrupt_after
 ):
