@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
 from jaxgpt.experiment.report import accuracy
@@ -227,9 +228,10 @@ def _name_lines(axes: Axes, report: Report, curves: Curves, gap: float = 0.052) 
         wanted[variant] = float(min(max(y, 0.0), 1.0))
     names = sorted(wanted, key=lambda variant: wanted[variant])
     heights = spread([wanted[name] for name in names], gap)
+    texts = []
     for name, height in zip(names, heights, strict=True):
         look = looks(report).get(name)
-        axes.annotate(
+        text = axes.annotate(
             report.label(name),
             (1.0, wanted[name]),
             xycoords="axes fraction",
@@ -246,8 +248,24 @@ def _name_lines(axes: Axes, report: Report, curves: Curves, gap: float = 0.052) 
                 "linewidth": 0.8,
                 "shrinkA": 1,
                 "shrinkB": 0,
+                "relpos": (0, 0.5),
             },
         )
+        texts.append(text)
+    _make_room(axes, texts)
+
+
+def _make_room(axes: Axes, texts: Sequence[Text]) -> None:
+    """Widen the picture where a text would leave it on the right; what is drawn stays as large as it is."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    width, height = figure.get_size_inches()
+    ends = [text.get_window_extent().x1 for text in texts]
+    wanted = (max(ends, default=0.0) + 8) / figure.dpi
+    if wanted > width:
+        left, bottom, across, up = axes.get_position().bounds
+        figure.set_size_inches(wanted, height)
+        axes.set_position((left * width / wanted, bottom, across * width / wanted, up))
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
