@@ -53,10 +53,7 @@ def fused_by_device(x_MD: Array, head: Head, targets_M: Array, weights_M: Array)
     Tokens are in the order of `layout.flatten_tokens`."""
     if extent("token") == 1:
         return fused(x_MD, head, targets_M, weights_M)
-    x, targets, weights = (by_device(part) for part in (x_MD, targets_M, weights_M))
-    # It lies so already; said here, its gradient's parts are added where they will lie, not everywhere.
-    head = dataclasses.replace(head, matrix_DV=constrain(head.matrix_DV, "embed", "vocab"))
-    return jax.vmap(fused, in_axes=(0, None, 0, 0))(x, head, targets, weights).sum()
+    return _fused_parts(by_device(x_MD), head, by_device(targets_M), by_device(weights_M))
 
 
 def naive(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
@@ -71,7 +68,6 @@ def fused(x_MD: Array, head: Head, targets_M: Array, weights_M: Array) -> Array:
     With gradients the forward pass computes them while a chunk's logits are at hand, so no logits are kept and none
     are computed twice.
     """
-
     head = _gathered(head, x_MD.dtype)
 
     def chunk_loss(total, chunk):
@@ -142,3 +138,26 @@ def _backward(gradients, scale):
 
 
 fused.defvjp(_forward, _backward)
+
+
+# ------------------------------------------------------------------------------------------------------------ on a mesh
+
+
+@jax.custom_vjp
+def _fused_parts(x_PMD: Array, head: Head, targets_PM: Array, weights_PM: Array) -> Array:
+    """`fused` of P parts, one on each device, together."""
+    return jax.vmap(fused, in_axes=(0, None, 0, 0))(x_PMD, head, targets_PM, weights_PM).sum()
+
+
+def _forward_parts(x_PMD, head, targets_PM, weights_PM):
+    of_each = jax.vmap(_forward, in_axes=(0, None, 0, 0))
+    totals, (x_gradient, head_gradients) = of_each(x_PMD, head, targets_PM, weights_PM)
+    # Every device has a gradient of the whole matrix. Its parts first go to where they lie, and are added there: half
+    # of what it would take to add all of them everywhere.
+    placed = constrain(head_gradients.matrix_DV, "copy", "embed", "vocab")
+    matrix = constrain(placed.sum(axis=0), "embed", "vocab")
+    bias = None if head.bias_V is None else head_gradients.bias_V.sum(axis=0)
+    return totals.sum(), (x_gradient, dataclasses.replace(head_gradients, matrix_DV=matrix, bias_V=bias))
+
+
+_fused_parts.defvjp(_forward_parts, _backward)

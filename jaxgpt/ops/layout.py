@@ -28,9 +28,10 @@ PLACES: dict[str, str | tuple[str, ...]] = {
     "row": ROWS,
     "time": "context",
     "token": ("context", *ROWS),
+    "copy": ("context", *(axis for axis in ROWS if axis != "fsdp")),
 }
-"""Name of a dimension, of parameters (the first six) or of activations -> axis of the mesh, or axes. Dimensions of
-parameters with other names are whole on every device."""
+"""Name of a dimension, of parameters (the first six) or of activations -> axis of the mesh, or axes; `copy`: those
+along which parameters are copied, not divided. Dimensions of parameters with other names are whole on every device."""
 
 
 def _sizes() -> Mapping[str, int]:
