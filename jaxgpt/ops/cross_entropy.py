@@ -153,8 +153,9 @@ def _forward_parts(x_PMD, head, targets_PM, weights_PM):
     of_each = jax.vmap(_forward, in_axes=(0, None, 0, 0))
     totals, (x_gradient, head_gradients) = of_each(x_PMD, head, targets_PM, weights_PM)
     # Every device has a gradient of the whole matrix. Its parts first go to where they lie, and are added there: half
-    # of what it would take to add all of them everywhere.
-    placed = constrain(head_gradients.matrix_DV, "copy", "embed", "vocab")
+    # of what it would take to add all of them everywhere. (Said of both places, or XLA moves them chunk by chunk.)
+    whole = constrain(head_gradients.matrix_DV, "token", None, "vocab")
+    placed = constrain(whole, "copy", "embed", "vocab")
     matrix = constrain(placed.sum(axis=0), "embed", "vocab")
     bias = None if head.bias_V is None else head_gradients.bias_V.sum(axis=0)
     return totals.sum(), (x_gradient, dataclasses.replace(head_gradients, matrix_DV=matrix, bias_V=bias))

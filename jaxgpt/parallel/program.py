@@ -246,7 +246,7 @@ def group_size(attributes: str) -> int:
         return listed[1].count(",") + 1
     if tiled := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
         return int(tiled[2])
-    if meshed := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+    if meshed := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", meshed[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", meshed[2]))
     return 1

@@ -95,6 +95,7 @@ def test_bytes_sent_by_each_kind_of_collective(line, sent):
         ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
         ("replica_groups=mesh['axis_0'=16,'axis_1'=2] {'axis_0'}", 16),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
+        ("replica_groups=mesh['axis_0'=1,'axis_1'=4,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_1'}", 4),
         ("dimensions={0}", 1),
     ],
 )
