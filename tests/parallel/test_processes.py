@@ -117,15 +117,22 @@ def test_two_processes_equal_one_and_each_reads_its_own_rows(settings, alone, tm
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_signal_to_one_stops_both_at_one_step(settings, alone, tmp_path):
+    """And they resume, with the best validations of before still known."""
     place = tmp_path / "run"
-    stopped = ends(two(place, [*settings, "train.mesh={data: 2}"], victim=1))
+    divided = [*settings, "train.mesh={data: 2}", "train.validate_every=3", "train.keep_best=2"]
+    stopped = ends(two(place, divided, victim=1))
     for code, _, errors in stopped:
         assert code == 130, errors
         assert "interrupted at step" in errors
     first, second = (errors.splitlines()[-1] for _, _, errors in stopped)
     assert first == second, "at the same step"
-    assert all(code == 0 for code, _, _ in ends(two(place, [*settings, "train.mesh={data: 2}"])))
+    assert all(code == 0 for code, _, _ in ends(two(place, divided)))
     assert_equal(place, alone)
+    entries = map(json.loads, (place / "metrics.jsonl").read_text().splitlines())
+    found = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
+    checkpoints = Checkpoints(place / "checkpoints", writes=False)
+    assert checkpoints.find("best") == min(found, key=lambda step: (found[step], step))
+    checkpoints.close()
 
 
 @pytest.mark.slow

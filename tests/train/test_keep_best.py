@@ -212,7 +212,7 @@ def test_the_best_of_an_average_is_the_average(tiny, tmp_path, monkeypatch, way)
         np.testing.assert_array_equal(leaf, average[name])
 
 
-@pytest.mark.parametrize("at", [3, 5, 8])
+@pytest.mark.parametrize("at", [5, 8])
 def test_after_an_interruption_the_best_are_those_of_an_undisturbed_run(
     tiny, tmp_path, monkeypatch, interrupt_after, read_metrics, at
 ):
