@@ -45,6 +45,10 @@ from jaxgpt.registry import kind_of, register
 class DecoderConfig(ModelConfig):
     """Decoder-only Transformer (Radford et al. 2019, GPT-2); by configuration also the block of Vaswani et al. 2017
     (arXiv:1706.03762) and of LLaMA (Touvron et al. 2023, arXiv:2302.13971).
+
+    With `mup_base` in the maximal update parametrisation, muP (Yang et al. 2022, arXiv:2203.03466), so that a learning
+    rate found at one width fits others: `--set model.width=512 model.mup_base.width=128`. It holds what of this very
+    configuration is different in the base model; `jaxgpt/models/mup.py` has the rules.
     """
 
     num_layers: int = 4
@@ -77,8 +81,7 @@ class DecoderConfig(ModelConfig):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     layers: Literal["scan", "unroll"] | None = None  # None: unrolled on CPU, scanned on accelerators
     remat: Remat = False  # which activations are computed again in the backward pass; true: all but each layer's input
-    # What of this configuration is different in the base model of muP (`models/mup.py`), such as {width: 128}
-    mup_base: Mapping[str, Any] | None = added_later(None)
+    mup_base: Mapping[str, Any] | None = added_later(None)  # what is different in muP's base model; None: no muP
 
     def __post_init__(self):
         for name in ("num_layers", "num_heads", "width", "vocab_size", "train_length", "num_kv_heads", "head_dim"):

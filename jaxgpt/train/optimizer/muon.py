@@ -13,14 +13,7 @@ from jaxgpt.models.mup import Growth
 from jaxgpt.nn.params import sides
 from jaxgpt.registry import register
 from jaxgpt.train.optimizer.adamw import AdamWConfig
-from jaxgpt.train.optimizer.base import (
-    Decays,
-    OptimizerConfig,
-    check_betas,
-    check_sizes,
-    decay_mask,
-    per_parameter,
-)
+from jaxgpt.train.optimizer.base import Decays, OptimizerConfig, check_betas, check_sizes, decay_mask, per_parameter
 
 
 @register("muon")
@@ -66,7 +59,8 @@ class MuonConfig(OptimizerConfig):
     def width_factor(self, growth: Growth) -> float:
         """All singular values of an update are about as large: `scale` times the root of its longer side. They should
         be as sqrt(outputs / inputs) (Yang et al. 2023, arXiv:2310.17813, condition 1), so the learning rate of a matrix
-        that is m times as wide on both sides falls by sqrt(m) only, where AdamW's falls by m."""
+        that is m times as wide on both sides falls by sqrt(m) only, where AdamW's falls by m: its updates have few
+        large singular values, which grow with m."""
 
         def spectral(inputs: int, outputs: int) -> float:
             return math.sqrt(outputs / inputs / max(inputs, outputs))
