@@ -16,6 +16,9 @@ from jaxgpt.nn.position.rotary import RopeConfig
 from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.run import TrainConfig
 from jaxgpt.train.schedule import ConstantConfig, CosineConfig, WSDConfig
+from jaxgpt.train.tracker.tensorboard import TensorBoardConfig
+from jaxgpt.train.tracker.trackio import TrackioConfig
+from jaxgpt.train.tracker.wandb import WandbConfig
 
 positive = st.floats(1e-6, 1e6)
 scalings = st.none() | st.builds(LinearConfig, factor=st.floats(1, 100), original_length=st.none() | st.integers(1, 99))
@@ -39,6 +42,8 @@ trains = st.builds(
     schedule=schedules,
     optimizer=st.builds(AdamWConfig, beta1=st.floats(0, 0.99), weight_decay=st.floats(0, 1)),
     tensorboard=st.booleans(),
+    trackers=st.lists(st.sampled_from([TensorBoardConfig(), WandbConfig(entity="us"), TrackioConfig()])).map(tuple),
+    profile_steps=st.none() | st.just((1, 1)),
 )
 models = st.builds(
     DecoderConfig,

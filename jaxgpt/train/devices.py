@@ -25,6 +25,7 @@ class Devices:
     `spread` turn it into what checkpoints hold, and back."""
 
     axis: str | None = None  # along which a train step must sum by itself
+    count: int = 1
 
     @property
     def rows(self) -> np.ndarray | None:
@@ -42,6 +43,10 @@ class Devices:
     def step(self, function: Callable[..., Any], like: Any) -> Callable[..., Any]:
         """A train step, compiled; `like` is an abstract state. Its batches went through `put`."""
         return jax.jit(function, donate_argnums=0)
+
+    def watch(self, function: Callable[..., Any], like: Any) -> Callable[..., Any]:
+        """A function of what a train step is given, which stays; compiled. Its results are the same on all devices."""
+        return jax.jit(function)
 
     def function(self, function: F) -> F:
         """A function of whole states, and of batches that went through `put`, compiled."""
@@ -63,6 +68,7 @@ class OnMesh(Devices):
 
     def __init__(self, layout: Layout, batch_size: int):
         self.layout, self._batch_size = layout, batch_size
+        self.count = layout.mesh.size
 
     @functools.cached_property
     def rows(self) -> np.ndarray:  # type: ignore[override]
@@ -83,6 +89,9 @@ class OnMesh(Devices):
         shardings = {"in_shardings": (state, self.layout.batch), "out_shardings": (state, None)}
         return jax.jit(within, donate_argnums=0, **shardings)
 
+    def watch(self, function: Callable[..., Any], like: Any) -> Callable[..., Any]:
+        return jax.jit(self.layout.within(function), in_shardings=(self.layout.of(like), self.layout.batch))
+
     def function(self, function: F) -> F:
         return jax.jit(self.layout.within(function))  # type: ignore[return-value]
 
@@ -96,12 +105,12 @@ class Copies(Devices):
     axis = COPIES
 
     def __init__(self, rows_at_a_time: int) -> None:
-        self._count = jax.local_device_count()
+        self.count = jax.local_device_count()
         if jax.process_count() > 1:
             raise ConfigError("train.compile: pmap is for one process; use jit and train.mesh with several")
-        if rows_at_a_time % self._count:
+        if rows_at_a_time % self.count:
             raise ConfigError(
-                f"train.compile: pmap divides rows among {self._count} devices, and there are {rows_at_a_time} at a "
+                f"train.compile: pmap divides rows among {self.count} devices, and there are {rows_at_a_time} at a "
                 "time (batch_size / accumulation)"
             )
 
@@ -109,21 +118,25 @@ class Copies(Devices):
         return self.spread(super().begin(make, *given))
 
     def step(self, function: Callable[..., Any], like: Any) -> Callable[..., Any]:
-        compiled = jax.pmap(function, axis_name=COPIES, donate_argnums=0, out_axes=(0, None))
+        return self._with_parts(jax.pmap(function, axis_name=COPIES, donate_argnums=0, out_axes=(0, None)))
 
-        def step(state: Any, batch: Batch) -> Any:
+    def watch(self, function: Callable[..., Any], like: Any) -> Callable[..., Any]:
+        return self._with_parts(jax.pmap(function, axis_name=COPIES, out_axes=None))
+
+    def _with_parts(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
+        def call(state: Any, batch: Batch) -> Any:
             return compiled(
-                state, {name: rows.reshape(self._count, -1, *rows.shape[1:]) for name, rows in batch.items()}
+                state, {name: rows.reshape(self.count, -1, *rows.shape[1:]) for name, rows in batch.items()}
             )
 
-        return step
+        return call
 
     def whole(self, state: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], state)
 
     def spread(self, state: Any) -> Any:
         copy = jax.pmap(lambda number, state: state, in_axes=(0, None))
-        return copy(np.arange(self._count), state)
+        return copy(np.arange(self.count), state)
 
 
 def devices_of(config: TrainConfig) -> Devices:

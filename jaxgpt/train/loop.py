@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgpt.config import encode
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError, first_line
 from jaxgpt.files import write_json
+from jaxgpt.parallel.hardware import peak_flops
 from jaxgpt.parallel.processes import Question, is_first, lost, meet
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.devices import devices_of
 from jaxgpt.train.environment import describe_environment, prepare_jax
 from jaxgpt.train.functions import functions_of
+from jaxgpt.train.meter import Meter
+from jaxgpt.train.profiler import Profiler
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder
 from jaxgpt.train.start import fresh_model, starting_model
@@ -52,6 +55,8 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
     open_folder(directory, config)
     loop, alone = None, False
     try:
+        for tracker in config.train.all_trackers:
+            tracker.check()
         dataset = config.data.prepare()
         if is_first():
             keep_tokenizer(directory, dataset)
@@ -109,17 +114,22 @@ class _Loop:
         self.devices = devices_of(train)
         vocab_size, axis = dataset.tokenizer.vocab_size, self.devices.axis
         functions = functions_of(config, vocab_size, packed=dataset.packed, axis=axis)
-        self.schedule, self.init, self.begin = functions.schedule, functions.init, functions.begin
+        self.model, self.schedule = functions.model, functions.schedule
+        self.init, self.begin = functions.init, functions.begin
         self.averaged = self.devices.function(lambda state: train.optimizer.average(state.optimizer, state.model))
-        self.train_step = self.devices.step(functions.step, jax.eval_shape(self.init))
+        like = jax.eval_shape(self.init)
+        self.train_step = self.devices.step(functions.step, like)
+        self.watch = self.devices.watch(functions.watch, like)
         self.validation_sum = self.devices.function(lambda model, batch: loss_sum(model, batch, packed=False))
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
         )
         self.iterator = dataset.batches(train.batch_size, config.seed, self.devices.rows)
         self.checkpoints = Checkpoints(directory / "checkpoints", train.keep_checkpoints, train.keep_best)
+        self.profiler = Profiler(directory / "profile", train.profile_steps if is_first() else None)
 
     def close(self) -> None:
+        self.profiler.close()
         self.checkpoints.close()
 
     def start(self) -> TrainState:
@@ -160,7 +170,14 @@ class _Loop:
         if self.done >= train.steps:
             write_status(self.directory, "trained", self.done, train.steps)
             return TrainResult(self._evaluated(state), self.done, None, None)
-        recorder = Recorder(self.directory, steps=train.steps, start=self.done, tensorboard=train.tensorboard)
+        recorder = Recorder(
+            self.directory,
+            steps=train.steps,
+            start=self.done,
+            trackers=train.all_trackers,
+            settings=encode(self.config),
+            layers=train.layer_statistics,
+        )
         try:
             with interruptible() as stopping, TrainingProgress(train.steps, self.done, self.directory.name) as progress:
                 recorder.status("running", self.done)
@@ -175,19 +192,21 @@ class _Loop:
         self, state: TrainState, recorder: Recorder, progress: TrainingProgress, stopping: Callable[[], bool]
     ) -> TrainResult:
         """Every step dispatches its work and only then reads the metrics of the one before, so that the device never
-        waits for the host; steps that end in a checkpoint or a validation read their own first.
+        waits for the host; steps that end in a checkpoint, a validation or an edge of a trace read their own first.
         """
         train = self.config.train
-        rate = _Rate(self.config.train.batch_size * self.config.data.sequence_length, self.done)
-        pending: dict[str, jax.Array] | None = None
+        meter = self._meter()
+        pending: dict[str, Any] | None = None
         loss, validation, anyone = math.nan, None, Question()
 
-        def read(metrics: dict[str, jax.Array], step: int) -> float:
-            return self._read(metrics, step, recorder, progress, rate)
+        def read(metrics: dict[str, Any], step: int) -> float:
+            return self._read(metrics, step, recorder, progress, meter)
 
         while self.done < train.steps:
             batch = self.devices.put(next(self.iterator))
-            state, metrics = self.train_step(state, batch)
+            watched = self.watch(state, batch) if self._is_recorded(self.done + 1) else {}
+            with self.profiler.step(self.done + 1):
+                state, metrics = self.train_step(state, batch)
             if pending is not None:
                 loss = read(pending, self.done)
             self.done += 1
@@ -196,25 +215,42 @@ class _Loop:
             # Asked once: a signal that comes while validating is answered after the next step.
             stop = anyone(stopping())
             saving = self.done % train.checkpoint_every == 0 or last or stop
-            pending = metrics
-            if validating or saving:
+            pending = metrics = {**metrics, **watched}
+            if validating or saving or self.profiler.is_edge(self.done):
                 loss, pending = read(metrics, self.done), None
+                self.profiler.done(self.done)
             if validating:
                 validation = self.validate(self._evaluated(state))
-                recorder.metrics(step=self.done, tokens=self.done * rate.tokens, validation_loss=validation)
+                recorder.metrics(step=self.done, tokens=self.done * meter.tokens, validation_loss=validation)
             found = validation if validating else None
             if saving or (found is not None and self.checkpoints.is_among_best(found)):
                 self.save(state, found)
+            if validating or saving:
+                meter.resume()
             if stop and not last:
                 self.checkpoints.wait()
                 raise Interrupted(f"{self.directory}: interrupted at step {self.done}, saved; run again to go on")
         return TrainResult(self._evaluated(state), self.done, loss, validation)
 
+    def _is_recorded(self, step: int) -> bool:
+        return step % self.config.train.log_every == 0 or step == self.config.train.steps
+
+    def _meter(self) -> Meter:
+        batch_size, sequence_length = self.config.train.batch_size, self.config.data.sequence_length
+        peak = peak_flops(jax.devices()[0].device_kind)
+        return Meter(
+            batch_size * sequence_length,
+            self.model.flops_per_token(sequence_length),
+            None if peak is None else peak * self.devices.count,
+            self.done,
+        )
+
     def _read(
-        self, metrics: dict[str, jax.Array], step: int, recorder: Recorder, progress: TrainingProgress, rate: _Rate
+        self, metrics: dict[str, Any], step: int, recorder: Recorder, progress: TrainingProgress, meter: Meter
     ) -> float:
         """Wait for a step's metrics, check and record them; the loss."""
         loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
+        meter.lap()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.checkpoints.wait()
             good = self.checkpoints.latest()
@@ -224,19 +260,21 @@ class _Loop:
                 "train.learning_rate or train.gradient_clip"
             )
         progress.advance(step)
-        if step % self.config.train.log_every == 0 or step == self.config.train.steps:
-            seconds, speed = rate.since(step)
+        if self._is_recorded(step):
+            measured = meter.since(step)
             recorder.metrics(
                 step=step,
-                tokens=step * rate.tokens,
+                tokens=step * meter.tokens,
                 loss=loss,
                 gradient_norm=norm,
+                parameter_norm=float(metrics["parameter_norm"]),
                 learning_rate=float(jnp.asarray(self.schedule(step - 1))),
-                seconds=round(seconds, 3),
-                tokens_per_second=round(speed),
+                **measured,
                 **{name: float(value) for name, value in metrics.items() if name.startswith("router_")},
             )
-            progress.report(step, loss, speed)
+            if "layers" in metrics:
+                recorder.layers(step, jax.device_get(metrics["layers"]))
+            progress.report(step, loss, measured["tokens_per_second"], measured.get("share_of_peak"))
         return loss
 
     def save(self, state: TrainState, validation: float | None) -> None:
@@ -253,22 +291,6 @@ class _Loop:
             mine = batch if self.devices.rows is None else {name: x[self.devices.rows] for name, x in batch.items()}
             total += float(self.validation_sum(model, self.devices.put(mine)))
         return total / weight
-
-
-class _Rate:
-    """Tokens per second since the last time it was asked."""
-
-    def __init__(self, tokens: int, step: int):
-        self.tokens = tokens  # per step
-        self._began = self._last = time.perf_counter()
-        self._step: int = step
-
-    def since(self, step: int) -> tuple[float, float]:
-        """(seconds since the start, tokens per second since the last call)."""
-        now = time.perf_counter()
-        speed = (step - self._step) * self.tokens / max(now - self._last, 1e-9)
-        self._last, self._step = now, step
-        return now - self._began, speed
 
 
 @contextlib.contextmanager

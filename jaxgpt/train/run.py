@@ -34,6 +34,8 @@ from jaxgpt.train.optimizer.adamw import AdamWConfig
 from jaxgpt.train.optimizer.base import OptimizerConfig
 from jaxgpt.train.schedule import ConstantConfig, CosineConfig, ScheduleConfig
 from jaxgpt.train.surgery import StartConfig
+from jaxgpt.train.tracker.base import TrackerConfig
+from jaxgpt.train.tracker.tensorboard import TensorBoardConfig
 
 SCHEMA_VERSION = 1
 
@@ -60,7 +62,12 @@ class TrainConfig:
     checkpoint_every: int = unhashed(500)
     keep_checkpoints: int = unhashed(2)  # the newest
     keep_best: int = unhashed(0)  # beside them, those with the lowest validation losses; saved when they are validated
-    tensorboard: bool = unhashed(True)
+    tensorboard: bool = unhashed(True)  # event files in the run's folder
+    trackers: tuple[TrackerConfig, ...] = unhashed(())  # others that show metrics.jsonl: wandb, trackio
+    # Norms of each layer's gradients, parameters and updates: a line of layers.jsonl beside each of metrics.jsonl. They
+    # are computed anew, by a program of their own, so that weights stay bit for bit: every line costs a step more.
+    layer_statistics: bool = unhashed(False)
+    profile_steps: tuple[int, ...] | None = unhashed(None)  # first and last step of a trace (see train.profiler)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -80,6 +87,8 @@ class TrainConfig:
             raise ValueError("ema: the optimizer has an average of its own; leave one of them out")
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        if self.profile_steps is not None:
+            check_span(self.profile_steps, self.steps)
         if self.mesh is not None and self.compile == "pmap":
             raise ValueError("compile: pmap keeps a copy of the model on every device; leave mesh out, or use jit")
         if self.mesh is not None and (self.batch_size // self.accumulation) % self.mesh.rows:
@@ -87,6 +96,19 @@ class TrainConfig:
                 f"mesh: divides rows among {self.mesh.rows}, and there are {self.batch_size // self.accumulation} at a "
                 "time (batch_size / accumulation)"
             )
+
+    @property
+    def all_trackers(self) -> tuple[TrackerConfig, ...]:
+        """Each once, with the one that `tensorboard` switches on."""
+        return tuple(dict.fromkeys((*([TensorBoardConfig()] if self.tensorboard else []), *self.trackers)))
+
+
+def check_span(span: tuple[int, ...], steps: int) -> None:
+    """Raise ValueError unless `span` is the first and the last of some of so many steps."""
+    if len(span) != 2 or not 1 <= span[0] <= span[1]:
+        raise ValueError(f"profile_steps must be the first and the last step of a trace, e.g. [10, 12], got {[*span]}")
+    if span[0] > steps > 0:
+        raise ValueError(f"profile_steps begin at {span[0]}, and there are {steps} steps; give earlier ones, or null")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from jaxgpt.nn.position.base import Positions
 from jaxgpt.ops.cross_entropy import fused_by_device
 from jaxgpt.ops.layout import constrain, flatten_tokens
 from jaxgpt.train.average import moving_average
+from jaxgpt.train.norms import norms_by_layer
 
 Batch = Mapping[str, Any]
 
@@ -86,9 +87,11 @@ def make_train_step(
     accumulation: int = 1,
     ema: float | None = None,
     axis: str | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    by_layer: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """`train_step(state, batch) -> (state, metrics)`; metrics are the mean loss without the layers' own, the norm of
-    the gradient, and a summary of routers.
+    the gradient, and a summary of routers; `by_layer` adds `layers`: {"gradient_norm", "parameter_norm", "update_norm":
+    {path: [L] or []}}, see `norms_by_layer`.
 
     With `axis` the function is one of several along an axis of that name (`jax.pmap`), each with rows of its own: what
     it sums, it sums along the axis too, and randomness is drawn for each.
@@ -117,7 +120,7 @@ def make_train_step(
         )
         return jax.lax.scan(add, zero, (jnp.arange(accumulation), parts))[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(named(jax.random.key(seed), "train"), state.step)
         key = key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
         found = *(gradients_of if accumulation == 1 else accumulated)(state.model, batch, key), batch["weights"].sum()
@@ -130,6 +133,9 @@ def make_train_step(
         model = model.after_step(aux)
         average = None if ema is None else moving_average(ema, state.average, model, state.step)
         metrics = {"loss": total, "gradient_norm": optax.tree.norm(gradients), **summary(aux)}
+        if by_layer:
+            trees = {"gradient_norm": gradients, "parameter_norm": state.model, "update_norm": updates}
+            metrics["layers"] = {name: norms_by_layer(tree) for name, tree in trees.items()}
         return TrainState(state.step + 1, model, optimizer_state, average), metrics
 
     return train_step

@@ -1,6 +1,7 @@
 """Runs of a few steps: resumed bit for bit, stopped in order, refused where the folder holds something else."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -148,7 +149,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(tiny, tmp_path, finished, monk
     def write_and_die(recorder, **entry):
         write_line(recorder, **entry)
         if entry["step"] == 6:
-            recorder._file.write(b'{"step": 7, "lo')
+            recorder._metrics._file.write(b'{"step": 7, "lo')
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -296,6 +297,65 @@ def test_too_little_text_says_how_much_is_needed(tiny, tmp_path, read_status):
     status = read_status(tmp_path / "run")
     assert status["state"] == "failed"
     assert re.search(wanted, status["message"])
+
+
+# ------------------------------------------------------------------------------------------------------------- watching
+
+
+def test_a_line_says_how_fast_and_how_large(finished):
+    _, directory, _ = finished
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
+    assert "step_seconds_p50" not in lines[0], "the first step compiles"
+    assert all(line["step_seconds_p50"] == line["step_seconds_p99"] > 0 for line in lines[1:]), "one step a line"
+    assert all(line["parameter_norm"] > 0 and line["peak_memory_bytes"] > 2**20 for line in lines)
+    assert not any("share_of_peak" in line for line in lines), "a CPU's peak is not known"
+
+
+def test_the_share_of_a_known_peak_is_written_and_shown(tiny, tmp_path, monkeypatch, capsys):
+    config = tiny("train.steps=3", "train.log_every=3")
+    monkeypatch.setattr(loop, "peak_flops", lambda kind: 1e6)
+    train(config, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    flops = dataclasses.replace(config.model, vocab_size=257).flops_per_token(16)
+    assert line["share_of_peak"] == pytest.approx(line["tokens_per_second"] * flops / 1e6, rel=0.1)
+    assert "% of peak" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("train.accumulation=2", "data.packing=documents")], ids=["plain", "parts"])
+def test_statistics_by_layer_change_nothing(finished, tiny, tmp_path, read_metrics, more):
+    if more:
+        train(tiny(*more), tmp_path / "without")
+    without = tmp_path / "without" if more else finished[1]
+    watched = tmp_path / "watched"
+    train(tiny("train.layer_statistics=true", "train.log_every=2", *more), watched)
+    (_, once), (_, again) = newest(without), newest(watched)
+    for name, array in once.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    assert not (without / "layers.jsonl").exists()
+    metrics = {entry["step"]: entry for entry in read_metrics(without) if "loss" in entry}
+    lines = [json.loads(line) for line in (watched / "layers.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 9]
+    for line in lines:
+        step = line.pop("step")
+        assert set(line) == {"gradient_norm", "parameter_norm", "update_norm"}
+        assert len(line["update_norm"]["blocks/mixer/query"]) == 2
+        assert line["update_norm"]["embedding"] > 0
+        for name in ("gradient_norm", "parameter_norm"):
+            parts = np.concatenate([np.atleast_1d(norm) for norm in line[name].values()])
+            np.testing.assert_allclose(np.sqrt((parts**2).sum()), metrics[step][name], rtol=1e-5)
+
+
+def test_statistics_by_layer_go_on_where_the_run_does(tiny, tmp_path, monkeypatch, interrupt_after):
+    config = tiny("train.layer_statistics=true", "train.tensorboard=true")
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "parts")
+    train(config, tmp_path / "parts")
+    files = [tmp_path / name / "layers.jsonl" for name in ("whole", "parts")]
+    assert files[0].read_text() == files[1].read_text()
 
 
 # -------------------------------------------------------------------------------------------------------------- signals

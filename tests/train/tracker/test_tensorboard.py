@@ -7,7 +7,8 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from jaxgpt.train.board import Board
+from jaxgpt.train.tracker.base import TrackedRun, Trackers
+from jaxgpt.train.tracker.tensorboard import TensorBoardConfig
 
 
 def events(folder):
@@ -22,7 +23,7 @@ def events(folder):
 
 
 def test_every_number_is_there_by_step(tmp_path):
-    board = Board(tmp_path / "tensorboard", 5)
+    board = TensorBoardConfig().make(TrackedRun(tmp_path, {}, 5))
     board.add(5, {"loss": 1.5, "tokens": 640})
     board.add(6, {"loss": 1.25})
     board.close()
@@ -40,20 +41,19 @@ def test_a_full_disk_is_one_warning(tmp_path, monkeypatch, caplog, fails):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    board = Board(tmp_path / "tensorboard", 1)
+    trackers = Trackers([TensorBoardConfig()], TrackedRun(tmp_path, {}, 1))
+    (board,) = trackers._working.values()
     monkeypatch.setattr(board._writer, fails, full)
-    board.add(1, {"loss": 1.5})
-    board.add(2, {"loss": 1.25})
-    board.close()
+    trackers.add(1, {"loss": 1.5})
+    trackers.add(2, {"loss": 1.25})
+    trackers.close()
     (record,) = caplog.records
-    assert record.getMessage() == (
-        f"{tmp_path}/tensorboard: cannot be written (No space left on device); TensorBoard is left out from here on"
-    )
+    assert record.getMessage() == f"{tmp_path}: tensorboard is left out from here on (No space left on device)"
 
 
 def test_a_place_that_cannot_be_written_is_one_warning(tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("no folder")
-    board = Board(tmp_path / "tensorboard", 1)
-    board.add(1, {"loss": 1.5})
-    board.close()
+    trackers = Trackers([TensorBoardConfig()], TrackedRun(tmp_path, {}, 1))
+    trackers.add(1, {"loss": 1.5})
+    trackers.close()
     assert len(caplog.records) == 1
