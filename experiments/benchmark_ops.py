@@ -36,6 +36,7 @@ from jaxgpt.nn.mixer.base import Mask
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
 from jaxgpt.ops import attention as ops
 from jaxgpt.ops.cross_entropy import Head, fused
+from jaxgpt.ops.fused import Rows
 from jaxgpt.registry import lookup
 from jaxgpt.train.devices import devices_of
 from jaxgpt.train.environment import prepare_jax
@@ -168,7 +169,7 @@ class Attention:
 
     def blockwise(self, q: Array, k: Array, v: Array, encoding: PositionEncoding) -> Array:
         bias = encoding.bias if encoding.has_bias else None
-        return ops.attention(q, k, v, self.where, self.where, Mask(), bias, implementation="blockwise", causal=True)
+        return ops.attention(q, k, v, self.where, self.where, Mask(), bias, implementation="blockwise", rows=Rows())
 
     def plain(self, q: Array, k: Array, v: Array, encoding: PositionEncoding) -> Array:
         bias = encoding.bias(self.where, self.where) if encoding.has_bias else None

@@ -181,7 +181,7 @@ def _check_tied(family: Family, config: DecoderConfig, tensors: Tensors) -> None
     both was trained cannot be known."""
     rules = family.rules_of(config)
     head, embedding = _name(rules, "/head_matrix"), _name(rules, "/embedding")
-    if head not in tensors or embedding is None:
+    if head is None or head not in tensors or embedding is None:
         return
     same = tensors.shape(head) == tensors.shape(embedding) and np.array_equal(tensors[head], tensors[embedding])
     tensors.forget(head)
