@@ -5,7 +5,8 @@
     metrics.jsonl     the training curve
     evaluation.json   measurements by evaluation hash
     log.txt           what the worker printed
-    config.yaml  environment.json  tokenizer/  checkpoints/  tensorboard/    (see jaxgpt.train)
+    config.yaml  environment.json  tokenizer/  checkpoints/  layers.jsonl  profile/  tensorboard/  wandb/
+                      (see jaxgpt.train)
 
 Every JSON file is replaced whole, so a reader sees the old or the new content whenever a writer dies.
 """

@@ -41,6 +41,7 @@ def run(folder, changes, way, steps):
     place = folder / f"run-{config.hash}-{steps}"
     result = train(config, place)
     lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    layers = place / "layers.jsonl"
     specs = {
         name: str(leaf.sharding.spec) if way.get("mesh") else ""
         for name, leaf in flatten(result.model).items()
@@ -49,6 +50,7 @@ def run(folder, changes, way, steps):
     return {
         "hash": config.hash,
         "losses": [line["loss"] for line in lines if "loss" in line],
+        "layers": json.loads(layers.read_text().splitlines()[-1]) if layers.exists() else {},
         "validation": result.validation_loss,
         "specs": specs,
         "norms": {name: float((leaf**2).sum()) for name, leaf in flatten(result.model).items()},

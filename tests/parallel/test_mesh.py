@@ -30,6 +30,7 @@ OPTIMIZERS = {
     "groups": {
         "optimizer": {"type": "schedule_free"},
         "schedule": {"type": "constant"},
+        "layer_statistics": True,
         "groups": [{"match": ["embedding"], "learning_rate": 0.5}, {"match": ["*/query"], "learning_rate": 0.0}],
     },
 }
@@ -88,6 +89,10 @@ def test_training_equals_that_on_one_device(found, case, way):
     assert here["validation"] == pytest.approx(alone["validation"], abs=1e-5)
     for name, norm in alone["norms"].items():
         assert here["norms"][name] == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+    assert bool(alone["layers"]) == (case == "groups")
+    for what in alone["layers"].keys() - {"step"}:
+        for name, norm in alone["layers"][what].items():
+            np.testing.assert_allclose(here["layers"][what][name], norm, rtol=1e-3, atol=1e-6, err_msg=f"{what} {name}")
 
 
 @pytest.mark.slow

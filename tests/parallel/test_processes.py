@@ -32,6 +32,7 @@ def settings(tmp_path_factory):
         *("data.corpus.type=text", f"data.corpus.path={folder}", "data.sequence_length=16"),
         *("train.batch_size=8", "train.log_every=1", "train.validate_every=10", "train.validation_tokens=128"),
         *(f"train.steps={STEPS}", "train.checkpoint_every=4", "train.tensorboard=false"),
+        "train.layer_statistics=true",
     ]
 
 
@@ -82,8 +83,14 @@ def alone(settings, tmp_path_factory):
     return place
 
 
+def last_layers(place):
+    return json.loads((place / "layers.jsonl").read_text().splitlines()[-1])
+
+
 def assert_equal(place, alone):
     np.testing.assert_allclose(losses(place), losses(alone), atol=1e-5)
+    for name, norm in last_layers(alone)["parameter_norm"].items():
+        np.testing.assert_allclose(last_layers(place)["parameter_norm"][name], norm, rtol=1e-4, err_msg=name)
     expected, found = arrays(alone), arrays(place)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
