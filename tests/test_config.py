@@ -402,7 +402,8 @@ def test_a_float_that_is_whole_hashes_as_the_float():
 def test_the_hash_of_a_run_ignores_how_it_is_watched():
     base = load_config()
     quiet = ["train.log_every=7", "train.validate_every=9", "train.tensorboard=false", "train.checkpoint_every=11"]
-    assert load_config([], quiet).hash == base.hash
+    watched = ["train.trackers=[wandb, {type: trackio, project: p}]", "train.layer_statistics=true"]
+    assert load_config([], [*quiet, *watched, "train.profile_steps=[2, 3]"]).hash == base.hash
     for changed in ("seed=1", "threads=2", "train.steps=999", "data.sequence_length=64", "model.width=64"):
         assert load_config([], [changed]).hash != base.hash
 
