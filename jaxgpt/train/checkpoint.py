@@ -54,6 +54,9 @@ def require_same(arrays: Mapping[str, Any], wanted: Mapping[str, Any], where: st
             raise CheckpointError(f"{where}: {name} is {got[1]}{got[0]}, the model has {want[1]}{want[0]}")
 
 
+REMOVED = "removed"
+"""Where a checkpoint goes, by one renaming, before its files are removed: who is killed then leaves no half of it."""
+
 _unraisable = sys.unraisablehook
 
 
@@ -77,6 +80,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int = 2, best: int = 0, writes: bool = True):
         self.directory, self.keep, self.best = directory.absolute(), keep, best
+        self._writes = writes
         self._losses: dict[int, float | None] = {}  # by step, as far as they were read; None: not validated
         try:
             options = ocp.CheckpointManagerOptions(
@@ -84,6 +88,7 @@ class Checkpoints:
                 create=writes,
                 read_only=not writes,
                 cleanup_tmp_directories=writes,
+                todelete_subdir=REMOVED,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             )
             handlers = {"state": ocp.PyTreeCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()}
@@ -290,6 +295,9 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(None, error) from error
+        finally:
+            if self._writes and is_first():
+                shutil.rmtree(self.directory / REMOVED, ignore_errors=True)
 
     def close(self) -> None:
         try:
