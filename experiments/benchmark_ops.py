@@ -40,8 +40,9 @@ from jaxgpt.ops.fused import Rows
 from jaxgpt.registry import lookup
 from jaxgpt.train.devices import devices_of
 from jaxgpt.train.environment import prepare_jax
-from jaxgpt.train.functions import functions_of
+from jaxgpt.train.groups import make_optimizer
 from jaxgpt.train.run import RunConfig, load_config, with_sizes
+from jaxgpt.train.step import init_state, make_train_step
 
 MIB = 2**20
 PIECE = 128  # queries at a time of the naive form: all pairs of a long sequence do not fit
@@ -309,13 +310,19 @@ class Stepper:
     length: int
 
     def __post_init__(self) -> None:
-        vocab_size = self.model.vocab_size or 2
-        functions = functions_of(dataclasses.replace(self.config, model=self.model), vocab_size, packed=False)
-        devices = devices_of(self.config.train)
-        self.state = devices.begin(functions.init)
-        self._step = devices.step(functions.step, jax.eval_shape(functions.init))
+        train = self.config.train
+        schedule = train.schedule.make(train.learning_rate, train.steps)
+        optimizer = make_optimizer(train.optimizer, schedule, train.gradient_clip, train.groups)
+        devices = devices_of(train)
+        model = self.model
+
+        def init() -> Any:
+            return init_state(model, optimizer, 0)
+
+        self.state = devices.begin(init)
+        self._step = devices.step(make_train_step(optimizer, seed=0, packed=False), jax.eval_shape(init))
         shape = (self.batch, self.length)
-        tokens = np.random.default_rng(0).integers(0, vocab_size, shape, dtype=np.int32)
+        tokens = np.random.default_rng(0).integers(0, model.vocab_size or 2, shape, dtype=np.int32)
         self._batch = {"inputs": tokens, "targets": tokens, "segment": np.ones(shape, np.int32)}
         self._batch["weights"] = np.ones(shape, np.float32)
 
