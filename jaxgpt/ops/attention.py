@@ -24,7 +24,7 @@ from jaxgpt.ops.fused import Rows, fused, why_not
 from jaxgpt.ops.layout import constrain, divides_time, extent, parts_of_time, platform
 
 MASKED = -1e30  # finite: a padded row sees nothing and must not become NaN
-BLOCK = 256  # tokens per block of the blockwise implementation
+BLOCK = 256  # keys per block of the blockwise implementation, and half its queries
 DENSE_UP_TO = 1024  # keys up to which scores of the whole length are cheaper than blocks (measured on CPU)
 PIECES = 4  # independent parts of a batch, for cores to work on side by side (on CPU; 2 to 8 are alike)
 PIECE_BYTES = 2**20  # float32 scores of a batch up to which it stays in one piece
@@ -308,7 +308,7 @@ def blockwise(
     """
     queries, keys = q_BTNH.shape[1], k_BSKH.shape[1]
     q, k, v = _heads_first(q_BTNH, k_BSKH, v_BSKH, softmax)
-    size_q, size_k = min(block, queries), min(block, keys)
+    size_q, size_k = min(2 * block, queries), min(block, keys)
     q_blocks = in_blocks(q, 3, size_q), where_in_blocks(q_where, size_q)
     k_blocks = in_blocks(k, 2, size_k), in_blocks(v, 2, size_k), where_in_blocks(k_where, size_k)
     numbers = jnp.arange(k_blocks[0].shape[0])
@@ -317,43 +317,60 @@ def blockwise(
     def one_query_block(_, block_q):
         q_block, at, number = block_q
         drop_key = None if dropout is None else jax.random.fold_in(dropout.key, number)
-        step = functools.partial(_key_block, q_block, at, mask, bias, dropout, drop_key, softmax)
+        attend = jax.checkpoint(functools.partial(_key_block, q_block, at, mask, bias, dropout, drop_key, softmax))
+
+        def step(carry, block_k):
+            top, total, out = carry
+            new_top, more, values = attend(top, block_k)
+            shrink = jnp.exp(top - new_top)
+            return (new_top, total * shrink + more, out * shrink[..., None] + values), None
+
         shape, sinks = q_block.shape[:-1], _sinks(softmax, q_block)
-        # A sink is the first thing seen: its weight is 1 and its value nothing.
-        top = jnp.full(shape, MASKED) if sinks is None else jnp.broadcast_to(sinks[..., 0], shape)
-        total = jnp.full(shape, 0.0 if sinks is None else 1.0)
+        if sinks is None:
+            top, total = jnp.full(shape, MASKED), jnp.zeros(shape)
+        else:  # the first thing seen: its weight is 1 and its value nothing
+            sinks = jnp.broadcast_to(sinks[..., 0], shape)
+            top = jax.lax.stop_gradient(sinks)
+            total = jnp.exp(sinks - top)
         start = (top, total, jnp.zeros((*shape, v.shape[-1]), jnp.float32))
-        (_, total, out), _ = jax.lax.scan(jax.checkpoint(step), start, (*k_blocks, present, numbers))
+        (_, total, out), _ = jax.lax.scan(step, start, (*k_blocks, present, numbers))
         return None, out / jnp.maximum(total, 1e-30)[..., None]
 
-    # Without the outer checkpoint, what the inner scan carries would be kept for every pair of blocks: T * S / block.
-    _, out = jax.lax.scan(jax.checkpoint(one_query_block), None, (*q_blocks, jnp.arange(q_blocks[0].shape[0])))
+    # Two numbers per query and key block are kept for the gradient. Where these are more than the query itself, so that
+    # memory would begin to grow with T * S, they are computed again: a forward pass more.
+    each = one_query_block if 2 * len(numbers) <= q.shape[-1] else jax.checkpoint(one_query_block)
+    _, out = jax.lax.scan(each, None, (*q_blocks, jnp.arange(q_blocks[0].shape[0])))
     out = jnp.moveaxis(out, 0, 3).reshape(*q.shape[:3], -1, v.shape[-1])[:, :, :, :queries]
     return _heads_last(out, q_BTNH)
 
 
-def _key_block(q_block, at, mask, bias, dropout, drop_key, softmax, carry, block_k):
-    """One key block into the running (maximum, sum, weighted values) of a query block; skipped if it is all hidden."""
+def _key_block(q_block, at, mask, bias, dropout, drop_key, softmax, top, block_k):
+    """What one key block adds to a query block whose largest score so far is `top`: the largest score with it, and the
+    sum of weights and of weighted values relative to that; nothing if all of it is hidden.
+
+    The result of the whole does not depend on what weights are relative to, so no gradient goes through it. That is
+    why the running sums, which are large, need not be kept for every pair of blocks.
+    """
     k_block, v_block, where, present, number = block_k
 
     def visible_here(q_at, k_at):
         return mask(q_at, k_at) & present[:, None]
 
-    def attend(carry):
-        top, total, out = carry
+    def attend(top):
         added = None if bias is None else bias(at, where)
         scores = _scores(q_block, k_block, visible_here(at, where), added, softmax)
-        new_top = jnp.maximum(top, scores.max(-1))
+        new_top = jnp.maximum(top, jax.lax.stop_gradient(scores).max(-1))
         # A row that has seen nothing yet has top = MASKED: exp(MASKED - MASKED) would count hidden keys as seen.
-        weights = jnp.where(scores > MASKED / 2, jnp.exp(scores - new_top[..., None]), 0.0)
-        shrink = jnp.exp(top - new_top)
+        weights = jnp.exp(scores - jnp.maximum(new_top, MASKED / 2)[..., None])
         dropped = weights
         if dropout is not None:
             dropped = keep(weights, Dropout(dropout.rate, jax.random.fold_in(drop_key, number)))
-        out = out * shrink[..., None] + _values(dropped, v_block)
-        return new_top, total * shrink + weights.sum(-1), out
+        return new_top, weights.sum(-1), _values(dropped, v_block)
 
-    return jax.lax.cond(visible_here(at, where).any(), attend, lambda carry: carry, carry), None
+    def skip(top):
+        return top, jnp.zeros(top.shape), jnp.zeros((*top.shape, v_block.shape[-1]))
+
+    return jax.lax.cond(visible_here(at, where).any(), attend, skip, jax.lax.stop_gradient(top))
 
 
 def in_blocks(x: Array, axis: int, size: int, fill: int = 0) -> Array:
