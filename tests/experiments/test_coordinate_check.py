@@ -42,6 +42,7 @@ def test_activations_grow_with_the_width_and_not_in_mup(rows):
     assert base["mup"] == base["standard"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -242,6 +242,7 @@ def test_a_damaged_newest_costs_no_best(tiny, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoints" / "damaged-12").exists()
 
 
+@pytest.mark.slow
 def test_killed_whenever_it_saves_the_best_written_down_is_on_disk(overrides, tmp_path):
     """A process of its own, ended with -9 again and again; its own losses, of which many are the best so far."""
     settings = overrides("train.steps=60", "train.validate_every=1", "train.checkpoint_every=100", "train.keep_best=1")
