@@ -93,7 +93,7 @@ def test_every_import_points_one_way():
         ("jaxgpt.nn.block", "import jaxgpt.models.decoder"),
         ("jaxgpt.data.dataset", "def late():\n    from jaxgpt.experiment import plan"),
         ("jaxgpt.data.dataset", "from jaxgpt.parallel.mesh import mesh"),  # of the same rank
-        ("jaxgpt.launch.local", "from ..train import loop"),
+        ("jaxgpt.launch.machine", "from ..train import loop"),
         ("jaxgpt.errors", "from jaxgpt import config"),
         ("jaxgpt.experiment.cli", "import experiments.run"),
         ("jaxgpt.models.decoder", "from jaxgpt import load_config"),
@@ -112,7 +112,10 @@ def test_a_wrong_import_is_caught(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("jaxgpt.experiment.cli", "from jaxgpt.launch.local import Pool\nfrom jaxgpt.train.run import RunConfig"),
+        (
+            "jaxgpt.experiment.cli",
+            "from jaxgpt.launch.executor.local import Pool\nfrom jaxgpt.train.run import RunConfig",
+        ),
         ("jaxgpt.nn.block", "from . import norm\nfrom .position import base\nimport jax\nfrom jaxgpt import registry"),
         ("experiments.rope_vs_alibi", "from jaxgpt.experiment.spec import Variant"),
     ],
@@ -123,4 +126,4 @@ def test_a_right_import_is_not(module, source):
 
 def test_relative_imports_of_a_package_are_resolved():
     assert list(imports_of("from .spec import x", "jaxgpt.experiment", True)) == [(1, "jaxgpt.experiment.spec")]
-    assert list(imports_of("from ..train import x", "jaxgpt.launch.local", False)) == [(1, "jaxgpt.train")]
+    assert list(imports_of("from ..train import x", "jaxgpt.launch.machine", False)) == [(1, "jaxgpt.train")]

@@ -18,7 +18,7 @@ from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import Display
 from jaxgpt.experiment.store import REQUEST
 from jaxgpt.files import locked, write_json
-from jaxgpt.launch.local import Pool
+from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Outcome, Slot, Task, tail
 
 if TYPE_CHECKING:

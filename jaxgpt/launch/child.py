@@ -14,8 +14,14 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def tied(argv: Sequence[str], cpus: str = "") -> list[str]:
+    """The command that becomes `argv`, tied to the process that starts it and pinned to the cores `0,1,...`."""
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(os.getpid()), cpus, *argv]
 
 
 def tie_to_parent(parent: int) -> None:

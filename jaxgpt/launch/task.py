@@ -30,11 +30,27 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
+class Needs:
+    """What every task of a call needs: threads, bytes of memory, accelerators."""
+
+    threads: int = 1
+    memory: int = 2**30
+    devices: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Slot:
     """Room for one task at a time: an environment, and the cores its processes are pinned to (empty: not pinned)."""
 
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cpus: tuple[int, ...] = ()
+
+
+STOPPED = 130
+"""Exit code of a task that was asked to stop and saved its state."""
+
+BUSY = 75
+"""Exit code of a task that found another process at the same work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +59,18 @@ class Outcome:
 
     task: Task
     code: int | None
-    seconds: float = 0.0
-    message: str = ""  # why it was not started
+    seconds: float = 0.0  # of its attempts together
+    message: str = ""  # why it was not started, or what ended it, where the code does not say
+    attempts: int = 1
 
     @property
     def ok(self) -> bool:
         return self.code == 0
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether something else ended it: it might succeed where that does not come again."""
+        return self.code is not None and (self.code < 0 or self.code == STOPPED)
 
     def describe(self) -> str:
         """The outcome in a few words, such as `killed by SIGKILL (out of memory?)`."""
@@ -62,16 +84,18 @@ class Outcome:
             except ValueError:
                 name = f"signal {-self.code}"
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return f"exit code {self.code}"
+        return "stopped from outside" if self.code == STOPPED else f"exit code {self.code}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What a pool tells while it works: a task started or ended, the first request to stop arrived, or time passed."""
+    """What an executor tells while it works: a task started or ended; one was ended from outside and is tried `again`;
+    the first request to stop arrived; or time passed. `message`: words for people, where there is more to say."""
 
-    kind: Literal["started", "ended", "stopping", "tick"]
+    kind: Literal["started", "ended", "again", "stopping", "tick"]
     task: Task | None = None
     outcome: Outcome | None = None
+    message: str = ""
 
 
 Listener = Callable[[Event], None]

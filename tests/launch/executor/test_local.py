@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgpt.launch.local import Pool
+from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Slot, Task
 
 PYTHON = (sys.executable, "-S", "-c")
@@ -224,7 +224,7 @@ def test_an_error_of_the_listener_leaves_no_process(tmp_path):
 LAUNCHER = """
 import sys
 from pathlib import Path
-from jaxgpt.launch.local import Pool
+from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Slot, Task
 folder = Path(sys.argv[1])
 code = "import os, time; print(os.getpid(), flush=True); time.sleep(120)"

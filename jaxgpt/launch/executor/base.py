@@ -1,0 +1,75 @@
+"""The one interface between an experiment and whatever executes its runs: this machine, or a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.launch.task import Listener, Needs, Outcome, Task
+from jaxgpt.registry import slot
+
+Look = Callable[[Task], Literal["free", "busy", "done"]]
+"""Asked before a task is started: `busy` while somebody else executes it, `done` when it needs no execution (any more).
+It may be asked again and again, so it must be quick."""
+
+
+def free(task: Task) -> Literal["free"]:
+    """Nobody else is there."""
+    return "free"
+
+
+class Executor:
+    """Executes tasks. One that was ended from outside (`Outcome.from_outside`: a signal, a lost node, a time limit) is
+    tried again, at most `ExecutorConfig.retries` times; one that ended by itself with an error is not."""
+
+    parallel: int  # tasks at a time, at most
+    interrupted: bool = False  # whether the last `run` was told to stop
+
+    def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
+        """Execute all tasks, each after those it comes after, and wait for them; where one of these failed, it is not
+        run. One outcome per task, in the same order; what was not started because of a request to stop has no code.
+
+        Call it from the main thread: it takes signals while it works, and hands a request to stop on.
+        """
+        raise AssertionError("every executor defines run")
+
+    def stop(self, names: Collection[str]) -> None:
+        """Ask these tasks to end (SIGTERM, so that they save); they are not tried again. To be called while `run`
+        works, by its listener."""
+        raise AssertionError("every executor defines stop")
+
+
+@slot("executor", package="jaxgpt.launch.executor")
+@dataclasses.dataclass(frozen=True)
+class ExecutorConfig:
+    """Where runs execute.
+
+    retries: attempts beyond the first for a run that was ended from outside (killed, out of memory, its node lost, out
+      of time); each goes on from its newest checkpoint. A run that failed by itself is not tried again.
+    minutes: time limit of one attempt; none where not given.
+    """
+
+    retries: int = 2
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ConfigError(f"executor.retries: expected 0 or more, got {self.retries}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"executor.minutes: expected more than 0, got {self.minutes:g}")
+
+    def make(self, needs: Needs, directory: Path) -> Executor:
+        """The executor. `directory`: where it may keep what it must know the next time. Raises ConfigError where what
+        it needs is not there."""
+        raise TypeError(f"{type(self).__qualname__} must define make()")
+
+
+def check_order(tasks: Sequence[Task]) -> None:
+    """Raise ValueError where a task comes after itself or one later in the list: it might wait for ever."""
+    for number, task in enumerate(tasks):
+        later = [one.name for one in tasks[number:] if one.name in task.after]
+        if later:
+            raise ValueError(f"task {task.name} comes after {later[0]}, which does not stand before it in the list")

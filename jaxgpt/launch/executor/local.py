@@ -1,0 +1,258 @@
+"""A pool of processes on this machine: one process per task, at most one task per slot.
+
+Every task has a process of its own (JAX does not survive a fork, and workers that are reused would share its state), so
+a task that fails, however hard, neither stops nor hides the others.
+
+The first Ctrl-C or SIGTERM is handed on as SIGTERM to every task's process group, so that each can save; after `grace`
+seconds, or at the second Ctrl-C, what still lives is killed. If the pool itself is killed, so are the tasks (child.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxgpt.errors import ConfigError
+from jaxgpt.launch import child
+from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free
+from jaxgpt.launch.machine import local_slots
+from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Slot, Task
+from jaxgpt.registry import register
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+LOOK_AGAIN = 1.0
+"""Seconds before a task that somebody else executes is looked at again."""
+
+
+@register("local")
+@dataclasses.dataclass(frozen=True)
+class LocalConfig(ExecutorConfig):
+    """Processes on this machine, each with cores or accelerators of its own.
+
+    workers: runs at a time; as many as cores, accelerators and memory allow where not given.
+    grace: seconds a run has to save its state when it is stopped, before it is killed.
+    """
+
+    workers: int | None = None
+    grace: float = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grace < 0:
+            raise ConfigError(f"executor.grace: expected 0 or more seconds, got {self.grace:g}")
+
+    def make(self, needs: Needs, directory: Path) -> Pool:
+        slots = local_slots(needs.threads, self.workers, needs.memory, needs.devices)
+        return Pool(slots, self.grace, retries=self.retries, minutes=self.minutes)
+
+
+@dataclasses.dataclass
+class _Running:
+    task: Task
+    slot: Slot
+    process: subprocess.Popen
+    started: float
+    ended_by: str = ""  # what we did to it
+    told: float | None = None  # when it was told to stop
+
+
+class Pool(Executor):
+    """Executes tasks in `slots`, from the main thread: a task lives no longer than the thread that started it."""
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        grace: float = 60.0,
+        interval: float = 0.1,
+        retries: int = 0,
+        minutes: float | None = None,
+    ):
+        if not slots:
+            raise ValueError("a pool needs at least one slot")
+        self.slots = tuple(slots)
+        self.parallel = len(self.slots)
+        self.grace = grace  # seconds between SIGTERM and SIGKILL
+        self.interval = interval  # seconds between looks at the processes
+        self.retries = retries
+        self.limit = None if minutes is None else 60 * minutes  # seconds of one attempt
+        self.stops = 0  # requests to stop so far
+        self._running: list[_Running] = []
+        self._unwanted: set[str] = set()
+
+    @property
+    def interrupted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.stops > 0
+
+    def stop(self, names: Collection[str]) -> None:
+        self._unwanted.update(names)
+        _tell([one for one in self._running if one.task.name in names], "stopped on request")
+
+    def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
+        check_order(tasks)
+        self.stops, self._unwanted = 0, set()
+        queue = _Queue(tasks, on_event, look, self.retries)
+        available = list(reversed(self.slots))
+        running = self._running = []
+        with self._signals():
+            try:
+                stopping: float | None = None
+                while queue.waiting or running:
+                    if self.stops and stopping is None:
+                        stopping = time.monotonic()
+                        queue.give_up()
+                        _tell(running, "")
+                        on_event(Event("stopping", message="runs save their state; Ctrl-C again kills them"))
+                    if stopping is not None and (self.stops > 1 or time.monotonic() - stopping > self.grace):
+                        _send(running, signal.SIGKILL)
+                    self._enforce_limits()
+                    while available and (task := queue.next(self._unwanted)) is not None:
+                        try:
+                            running.append(_start(task, available[-1]))
+                        except OSError as error:
+                            queue.finish(Outcome(task, 1, message=f"could not be started: {error}"))
+                        else:
+                            available.pop()
+                            on_event(Event("started", task))
+                    for one in [one for one in running if one.process.poll() is not None]:
+                        running.remove(one)
+                        available.append(one.slot)
+                        again = not self.stops and one.task.name not in self._unwanted
+                        queue.ended(
+                            one.task, one.process.returncode, time.monotonic() - one.started, one.ended_by, again
+                        )
+                    on_event(Event("tick"))
+                    if running or queue.waiting:
+                        time.sleep(self.interval)
+            finally:
+                _send(running, signal.SIGKILL)
+                for one in running:
+                    one.process.wait()
+        return queue.outcomes()
+
+    def _enforce_limits(self) -> None:
+        """Tell those to stop that are out of time, and kill those that were told and did not."""
+        now = time.monotonic()
+        if self.limit is not None:
+            late = [one for one in self._running if one.told is None and now - one.started > self.limit]
+            _tell(late, f"out of time after {self.limit / 60:g} minutes")
+        _send([one for one in self._running if one.told and now - one.told > self.grace], signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count requests to stop instead of dying of them, while tasks run."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("Pool.run must be called from the main thread")
+
+        def count(number: int, frame: Any) -> None:
+            self.stops += 1
+
+        # What is ignored stays so: nohup means that the hang-up of a terminal shall not stop the work.
+        heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, count) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Queue:
+    """The tasks of one call: which waits, which has ended and how, and which is to be tried again."""
+
+    def __init__(self, tasks: Sequence[Task], on_event: Listener, look: Look, retries: int):
+        self.tasks, self.on_event, self.look, self.retries = tasks, on_event, look, retries
+        self.waiting = list(tasks)
+        self._names = {task.name for task in tasks}
+        self._outcomes: dict[str, Outcome] = {}
+        self._attempts: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._busy_until: dict[str, float] = {}
+
+    def give_up(self) -> None:
+        """Nothing more is started."""
+        self.waiting.clear()
+
+    def finish(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.task.name] = outcome
+        self.on_event(Event("ended", outcome.task, outcome))
+
+    def next(self, unwanted: Collection[str]) -> Task | None:
+        """The first task that can start now, no longer waiting. What needs no start ends here."""
+        now = time.monotonic()
+        for task in list(self.waiting):
+            failed = [name for name in task.after if name in self._outcomes and not self._outcomes[name].ok]
+            if failed or task.name in unwanted:
+                self.waiting.remove(task)
+                why = f"not run, because {failed[0]} did not succeed" if failed else "stopped on request"
+                self.finish(Outcome(task, None, message=why))
+            elif any(name in self._names and name not in self._outcomes for name in task.after):
+                continue
+            elif now >= self._busy_until.get(task.name, now):
+                state = self.look(task)
+                if state == "busy":
+                    self._busy_until[task.name] = now + LOOK_AGAIN
+                    continue
+                self.waiting.remove(task)
+                if state == "free":
+                    return task
+                self.finish(Outcome(task, 0, message="done by another process"))
+        return None
+
+    def ended(self, task: Task, code: int, seconds: float, message: str, again: bool) -> None:
+        """A process has ended: the task has, too, or it waits again."""
+        if code == BUSY and again:
+            self._busy_until[task.name] = time.monotonic() + LOOK_AGAIN
+            self.waiting.insert(0, task)
+            return
+        attempts = self._attempts[task.name] = self._attempts.get(task.name, 0) + 1
+        total = self._seconds[task.name] = self._seconds.get(task.name, 0.0) + seconds
+        outcome = Outcome(task, code, total, message if code else "", attempts)
+        if again and outcome.from_outside and attempts <= self.retries:
+            self.waiting.insert(0, task)
+            self.on_event(Event("again", task, outcome))
+        else:
+            self.finish(outcome)
+
+    def outcomes(self) -> list[Outcome]:
+        return [self._outcomes.get(task.name, Outcome(task, None)) for task in self.tasks]
+
+
+def _start(task: Task, slot: Slot) -> _Running:
+    """Start a task in a session of its own, so that one signal reaches it and all its children."""
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    cpus = ",".join(map(str, slot.cpus))
+    with task.log.open("ab") as log:
+        process = subprocess.Popen(
+            child.tied(task.argv, cpus),
+            env={**os.environ, **slot.env, **task.env},
+            cwd=task.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Running(task, slot, process, time.monotonic())
+
+
+def _tell(running: Iterable[_Running], why: str) -> None:
+    """Ask tasks to stop; those that were asked already are left alone."""
+    for one in running:
+        if one.told is None:
+            one.told, one.ended_by = time.monotonic(), why
+            _send([one], signal.SIGTERM)
+
+
+def _send(running: Iterable[_Running], number: signal.Signals) -> None:
+    """Signal the whole process group of every task."""
+    for one in running:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(one.process.pid, number)
