@@ -22,7 +22,7 @@ ORDER = (
     ("models",),
     ("nn",),
     ("ops",),
-    ("config",),
+    ("config", "lease"),
     ("registry", "files"),
     ("errors",),
 )

@@ -17,9 +17,10 @@ from jaxgpt.experiment.estimate import Size, size_of
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import Display
 from jaxgpt.experiment.store import REQUEST
-from jaxgpt.files import locked, write_json
+from jaxgpt.files import write_json
 from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Outcome, Slot, Task, tail
+from jaxgpt.lease import locked
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxgpt.errors import UserError
-from jaxgpt.files import is_locked, write_json
+from jaxgpt.files import write_json
+from jaxgpt.lease import is_locked
 
 State = Literal["pending", "running", "interrupted", "failed", "trained", "finished"]
 

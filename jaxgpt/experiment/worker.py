@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from jaxgpt.config import decode
 from jaxgpt.errors import Interrupted, TrainingError, UserError
 from jaxgpt.experiment.store import EVALUATION, RunFolder
-from jaxgpt.files import locked, write_json
+from jaxgpt.files import write_json
 from jaxgpt.launch.machine import thread_environment
+from jaxgpt.lease import locked
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset

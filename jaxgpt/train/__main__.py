@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxgpt.errors import exit_code
-from jaxgpt.files import locked
+from jaxgpt.lease import locked
 
 if TYPE_CHECKING:
     from jaxgpt.train.run import RunConfig

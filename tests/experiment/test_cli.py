@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxgpt.experiment import cli, engine
-from jaxgpt.files import locked
+from jaxgpt.lease import locked
 
 WORKER = """
 import json, sys

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgpt.files import is_locked
+from jaxgpt.lease import is_locked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.estimate import Size
-from jaxgpt.files import Locked, locked
 from jaxgpt.launch.task import Slot
+from jaxgpt.lease import Locked, locked
 
 WORKER = """
 import json, os, sys

@@ -4,7 +4,7 @@ import pytest
 
 from jaxgpt.errors import UserError
 from jaxgpt.experiment.store import RunFolder, read_json
-from jaxgpt.files import locked
+from jaxgpt.lease import locked
 
 
 def write(path, text):

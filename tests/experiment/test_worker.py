@@ -9,8 +9,8 @@ import pytest
 
 from jaxgpt.errors import CheckpointError, Interrupted, UserError
 from jaxgpt.experiment import engine, worker
-from jaxgpt.files import Locked, locked
 from jaxgpt.launch.machine import thread_environment
+from jaxgpt.lease import Locked, locked
 from jaxgpt.train import loop
 from jaxgpt.train.start import load_model
 
