@@ -47,6 +47,10 @@ class Interrupted(UserError):
     exit_code = 130
 
 
+class PeerLost(Interrupted):
+    """Another process of the run is gone: what it needs is to be started again, from the last checkpoint."""
+
+
 def exit_code(run: Callable[[], int | None]) -> int:
     """Run the body of a command line; its exit code. A `UserError` becomes one line on standard error; a Ctrl-C that
     nobody took needs no words."""

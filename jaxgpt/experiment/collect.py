@@ -269,26 +269,3 @@ def verdict_table(verdicts: Iterable[Verdict]) -> Table:
         name = f"{verdict.claim} (headline)" if verdict.headline else verdict.claim
         table.add_row(Text(name), Text(verdict.verdict, style), Text(estimate), Text(verdict.reason))
     return table
-
-
-def status_table(plan: Plan) -> Table:
-    """One line per run: state, step, loss, and what is left."""
-    table = Table()
-    for name in ("run", "state", "step", "loss", "evaluations", "message"):
-        table.add_column(name, overflow="fold")
-    for run in plan.runs:
-        progress = run.folder.progress()
-        loss = "" if progress.loss is None else f"{progress.loss:.4f}"
-        step = f"{progress.step}/{progress.steps}" if progress.steps else ""
-        cells = (run.name, _state(run), step, loss, _evaluated(run), progress.message or "")
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def _state(run: Run) -> str:
-    return "finished" if run.is_finished() else run.folder.state()
-
-
-def _evaluated(run: Run) -> str:
-    done: dict[str, Any] = run.folder.evaluations()
-    return f"{sum(one.hash in done for one in run.evaluations)}/{len(run.evaluations)}"

@@ -1,12 +1,14 @@
-"""Executes a plan: prepares the data once, starts one worker per run, and says what became of each."""
+"""Executes a plan: prepares the data once, has one worker started per run, and says what became of each."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -18,9 +20,9 @@ from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import Display
 from jaxgpt.experiment.store import REQUEST
 from jaxgpt.files import write_json
-from jaxgpt.launch.executor.local import Pool
-from jaxgpt.launch.task import Outcome, Slot, Task, tail
-from jaxgpt.lease import locked
+from jaxgpt.launch.executor.base import Executor
+from jaxgpt.launch.task import Event, Outcome, Task, tail
+from jaxgpt.lease import is_locked
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset
@@ -44,17 +46,36 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Executed:
-    """What became of the pending runs."""
+    """What became of the runs that were pending."""
 
     finished: tuple[Run, ...]
     failures: tuple[Failure, ...]
+    cancelled: tuple[Run, ...]
     interrupted: bool
 
 
 def pending(plan: Plan) -> list[Run]:
     """The runs with anything left to do, in the order they start: the baseline, then seed by seed, so that what is
-    finished when time runs out is paired."""
-    return [run for run in plan.runs if not run.is_finished()]
+    finished when time runs out is paired. Those in quarantine are left out, and those that begin with their weights."""
+    found, out = [], set()
+    for run in plan.runs:
+        if run.is_finished():
+            continue
+        if run.after in out or run.folder.quarantined() is not None:
+            out.add(run.name)
+        else:
+            found.append(run)
+    return found
+
+
+def quarantined(plan: Plan) -> list[Failure]:
+    """The unfinished runs that are not started again before `retry` says so, with the reason."""
+    found = []
+    for run in plan.runs:
+        held = run.folder.quarantined()
+        if held is not None and not run.is_finished():
+            found.append(Failure(run, held.message, run.folder.log))
+    return found
 
 
 def prepare(plan: Plan) -> dict[str, Size]:
@@ -84,34 +105,72 @@ def prepare(plan: Plan) -> dict[str, Size]:
 
 
 def execute(
-    plan: Plan, slots: Sequence[Slot], sizes: Mapping[str, Size], console: Console, command: Command = worker_command
+    plan: Plan, executor: Executor, sizes: Mapping[str, Size], console: Console, command: Command = worker_command
 ) -> Executed:
-    """Run all that is pending in a pool of `slots`.
+    """Run all that is pending.
 
-    One failing run neither stops nor hides the others. Only one launcher works on an experiment at a time.
+    One failing run neither stops nor hides the others: it goes into quarantine with its reason. Several launchers may
+    work on the same folder, here or on other machines: each run is executed by one of them, and all wait for all.
 
     Args:
       sizes: of every arm, by variant name.
       command: what executes a run.
 
     Raises:
-      Locked: another launcher does.
       UserError: the folder cannot be written.
     """
-    with locked(plan.directory, wait=1.0):
-        runs = pending(plan)
-        for run in runs:
-            _ask(plan, run, sizes)
-        tasks = [_task(run, command) for run in runs]
-        pool = Pool(slots)
-        with Display(runs, console) as display:
-            outcomes = pool.run(tasks, display.on_event)
-    ended = zip(runs, outcomes, strict=True)
-    finished = [run for run, outcome in ended if (outcome.ok and run.is_finished()) or run.diverged]
-    failures = [_failure(run, outcome) for run, outcome in zip(runs, outcomes, strict=True) if run not in finished]
-    if pool.interrupted:
-        failures = []  # they were told to stop, and resume where they saved
-    return Executed(tuple(finished), tuple(failures), pool.interrupted)
+    runs = pending(plan)
+    for run in runs:
+        _ask(plan, run, sizes)
+        run.folder.go_on()
+    with Display(runs, console) as display:
+        overseer = _Overseer(runs, executor, display)
+        outcomes = executor.run([_task(run, command) for run in runs], overseer.on_event, overseer.look)
+    finished = [run for run in runs if run.is_finished()]
+    cancelled = [run for run in runs if run not in finished and run.folder.cancelled]
+    failures = []
+    if not executor.interrupted:  # those that were told to stop go on where they saved
+        ended = zip(runs, outcomes, strict=True)
+        failures = [_failure(run, outcome) for run, outcome in ended if run not in (*finished, *cancelled)]
+    return Executed(tuple(finished), tuple(failures), tuple(cancelled), executor.interrupted)
+
+
+class _Overseer:
+    """Looks after the runs while an executor works on them: who else does, what is cancelled, what has failed."""
+
+    def __init__(self, runs: Sequence[Run], executor: Executor, display: Display):
+        self.runs = {run.name: run for run in runs}
+        self.executor, self.display = executor, display
+        self._running: set[str] = set()
+        self._looked = time.monotonic()
+
+    def look(self, task: Task) -> Literal["free", "busy", "done"]:
+        run = self.runs[task.name]
+        if is_locked(run.folder.path):
+            return "busy"
+        over = run.folder.quarantined() is not None or run.folder.cancelled or run.is_finished()
+        return "done" if over else "free"
+
+    def on_event(self, event: Event) -> None:
+        self.display.on_event(event)
+        if event.task is not None and event.kind == "started":
+            self._running.add(event.task.name)
+        elif event.task is not None and event.outcome is not None and event.kind == "ended":
+            self._running.discard(event.task.name)
+            self._ended(self.runs[event.task.name], event.outcome)
+        elif event.kind == "tick" and time.monotonic() - self._looked >= 1.0:
+            self._looked = time.monotonic()
+            cancelled = [name for name in self._running if self.runs[name].folder.cancelled]
+            if cancelled:
+                self.executor.stop(cancelled)
+
+    def _ended(self, run: Run, outcome: Outcome) -> None:
+        """A run that was ended once too often goes into quarantine; one that failed by itself has gone there itself,
+        unless it could not."""
+        stopped = outcome.code is None or self.executor.interrupted or run.folder.cancelled
+        if not (stopped or run.is_finished() or run.folder.quarantined()):
+            with contextlib.suppress(UserError):  # on a full disk: it is told at the end, and tried again next time
+                run.folder.quarantine(_words(run, outcome))
 
 
 def _task(run: Run, command: Command) -> Task:
@@ -152,14 +211,21 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
 
 
 def _failure(run: Run, outcome: Outcome) -> Failure:
-    """The worker's own words where it left some, else how its process ended."""
+    """Why a run is not finished."""
     if outcome.code is None:
         return Failure(run, outcome.describe(), None)
+    held = run.folder.quarantined()
+    return Failure(run, held.message if held else _words(run, outcome), run.folder.log)
+
+
+def _words(run: Run, outcome: Outcome) -> str:
+    """The worker's own words where it left some, else how its process ended."""
     status = run.folder.status()
-    message = status.get("message") if status.get("state") == "failed" else None
+    if status.get("state") == "failed" and status.get("message"):
+        return status["message"]
     if outcome.ok:
-        message = "ended without finishing its evaluations"
-    return Failure(run, message or outcome.describe(), run.folder.log)
+        return "ended without finishing its evaluations"
+    return outcome.describe() + (f", {outcome.attempts} times" if outcome.attempts > 1 else "")
 
 
 def print_failures(failures: Sequence[Failure], console: Console) -> None:

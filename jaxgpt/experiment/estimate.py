@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from jaxgpt.experiment.plan import Arm, Plan, Run
 from jaxgpt.experiment.store import REQUEST, RunFolder
-from jaxgpt.launch.machine import local_slots, thread_environment
-from jaxgpt.launch.task import Slot
+from jaxgpt.launch.machine import thread_environment
+from jaxgpt.launch.task import Needs
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset
@@ -154,8 +154,8 @@ def measure_peak(threads: int) -> float:
     return float(json.loads(result.stdout))
 
 
-def slots_for(plan: Plan, sizes: Mapping[str, Size], workers: int | None) -> list[Slot]:
-    """Room for the runs of a plan on this machine."""
+def needs_of(plan: Plan, sizes: Mapping[str, Size]) -> Needs:
+    """What every run of a plan needs: the most that one of them does."""
     memory = max(memory_of(sizes[arm.name], arm) for arm in plan.arms)
     devices = max(mesh.devices if (mesh := arm.training.train.mesh) else 1 for arm in plan.arms)
-    return local_slots(plan.threads, workers, memory, devices)
+    return Needs(plan.threads, memory, devices)

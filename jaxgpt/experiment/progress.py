@@ -42,7 +42,7 @@ def fraction(run: Run) -> tuple[float, str]:
 
 
 class Display:
-    """Follows a pool through its events. Use as a context manager around `Pool.run`."""
+    """Follows an executor through its events. Use as a context manager around `Executor.run`."""
 
     def __init__(self, runs: Sequence[Run], console: Console, interval: float | None = None):
         self.runs = {run.name: run for run in runs}
@@ -52,6 +52,7 @@ class Display:
         self._last = self._started
         self._ended: set[str] = set()
         self._bars: dict[str, TaskID] = {}
+        self._done = {name: fraction(run)[0] for name, run in self.runs.items()}
         self._at_start = self._total()
         text, words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
         self._live = Progress(text, BarColumn(), words, TimeElapsedColumn(), console=console, transient=True)
@@ -67,8 +68,8 @@ class Display:
             self._live.stop()
 
     def _total(self) -> float:
-        """Runs done, fractions included."""
-        return sum(1.0 if name in self._ended else fraction(run)[0] for name, run in self.runs.items())
+        """Runs done, fractions included, as they were when last looked at."""
+        return sum(1.0 if name in self._ended else done for name, done in self._done.items())
 
     def summary(self) -> str:
         """`3/12 runs, 9 min left`; the time from the progress since the start."""
@@ -80,14 +81,18 @@ class Display:
         return text
 
     def on_event(self, event: Event) -> None:
-        """The pool's listener."""
+        """The executor's listener."""
         if event.kind == "stopping":
-            self.console.print("stopping: runs save their state; Ctrl-C again kills them")
+            self.console.print(f"stopping: {event.message}", highlight=False)
         elif event.task is not None and event.kind == "started":
             name = event.task.name
-            self._bars[name] = self._live.add_task(name, total=1.0, words="starting")
+            if name not in self._bars:
+                self._bars[name] = self._live.add_task(name, total=1.0, words="starting")
             if not self.console.is_terminal:
                 self.console.print(f"{name}: started", highlight=False)
+        elif event.task is not None and event.outcome is not None and event.kind == "again":
+            words = f"{event.outcome.describe()}; is tried again"
+            self.console.print(f"{event.task.name}: {words}", highlight=False)
         elif event.task is not None and event.outcome is not None:
             self._end(event.task.name, event.outcome)
         elif time.monotonic() - self._last >= self.interval:
@@ -107,6 +112,7 @@ class Display:
         speed = 0.0
         for name, bar in self._bars.items():
             done, words = fraction(self.runs[name])
+            self._done[name] = done
             speed += self.runs[name].folder.progress().tokens_per_second or 0.0
             self._live.update(bar, completed=done, words=words)
         words = self.summary() + (f", {speed:,.0f} tokens/s" if speed else "")

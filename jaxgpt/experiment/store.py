@@ -4,6 +4,9 @@
     status.json       state, step, message
     metrics.jsonl     the training curve
     evaluation.json   measurements by evaluation hash
+    attempts.jsonl    a line when a process begins with it, and one when it ends
+    failed.json       why the run is in quarantine, if it is: it is not started again before `retry`
+    cancel            there while somebody wants it to stop
     log.txt           what the worker printed
     config.yaml  environment.json  tokenizer/  checkpoints/  layers.jsonl  profile/  tensorboard/  wandb/
                       (see jaxgpt.train)
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import statistics
 from collections.abc import Collection
@@ -23,12 +27,14 @@ from typing import Any, Literal
 
 from jaxgpt.errors import UserError
 from jaxgpt.files import write_json
-from jaxgpt.lease import is_locked
+from jaxgpt.launch.task import tail
+from jaxgpt.lease import holder, is_locked
 
 State = Literal["pending", "running", "interrupted", "failed", "trained", "finished"]
 
 REQUEST, STATUS, METRICS = "request.json", "status.json", "metrics.jsonl"
-EVALUATION, LOG = "evaluation.json", "log.txt"
+EVALUATION, LOG, ATTEMPTS = "evaluation.json", "log.txt", "attempts.jsonl"
+FAILED, CANCEL = "failed.json", "cancel"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,6 +66,29 @@ class Progress:
     message: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Quarantine:
+    """Why a run is not started again by itself, and what it printed last."""
+
+    message: str
+    log: str = ""
+    attempts: int = 1
+    time: str = ""  # when, in UTC
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One process that worked on a run. `ended` is empty while it works, and if it was killed."""
+
+    host: str
+    pid: int
+    started: str  # UTC
+    step: int  # it went on from
+    job: str = ""  # the cluster's name of it
+    ended: str = ""
+    state: str = ""  # in which it left the run
+
+
 class RunFolder:
     """Reads what one run left in its folder. Nothing here needs JAX."""
 
@@ -80,11 +109,19 @@ class RunFolder:
         return read_json(self.path / EVALUATION)
 
     def state(self) -> State:
-        """The state; a run that says `running` while no process holds its folder was killed: `interrupted`."""
+        """The state; a run that says `running` while no process holds its folder was killed, or its node was lost:
+        `interrupted`. A process that has not trained yet is `running`, too."""
         state = self.status().get("state", "pending")
-        if state == "running" and not is_locked(self.path):
-            return "interrupted"
+        if (self.path / FAILED).exists():
+            return "failed"
+        if state in ("pending", "interrupted", "running"):
+            return "running" if is_locked(self.path) else "pending" if state == "pending" else "interrupted"
         return state
+
+    def node(self) -> str:
+        """The machine where it is executed now, empty if nowhere."""
+        found = holder(self.path)
+        return found.host if found else ""
 
     def environment(self) -> dict[str, Any]:
         """environment.json: versions, platform and devices of the last process that trained."""
@@ -144,6 +181,75 @@ class RunFolder:
     def update_status(self, **changes: Any) -> None:
         """Change some keys of status.json."""
         write_json(self.path / STATUS, {**self.status(), **changes})
+
+    # --------------------------------------------------------------------------------------------------------- attempts
+
+    def attempts(self) -> list[Attempt]:
+        """The processes that worked on it, in order."""
+        found: list[Attempt] = []
+        try:
+            lines = (self.path / ATTEMPTS).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, IndexError):  # a line cut short by a kill
+                entry = json.loads(line)
+                if "started" in entry:
+                    found.append(Attempt(**entry))
+                else:
+                    found[-1] = dataclasses.replace(found[-1], **entry)
+        return found
+
+    def begin_attempt(self, attempt: Attempt) -> None:
+        self._append({name: value for name, value in dataclasses.asdict(attempt).items() if value != ""})
+
+    def end_attempt(self, state: str) -> None:
+        self._append({"ended": now(), "state": state})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Best effort: a full disk shall not end a run that could still finish."""
+        with contextlib.suppress(OSError), (self.path / ATTEMPTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    # ------------------------------------------------------------------------------------------------------- quarantine
+
+    def quarantined(self) -> Quarantine | None:
+        """Why the run is not started again by itself; None if it may be."""
+        if not (self.path / FAILED).exists():
+            return None
+        try:
+            return Quarantine(**read_json(self.path / FAILED))
+        except (UserError, TypeError) as error:
+            return Quarantine(f"{FAILED} cannot be read ({error})")
+
+    def quarantine(self, message: str) -> None:
+        """Keep the run from being started again, with the end of what it printed. Raises UserError where that cannot be
+        written down."""
+        found = Quarantine(message, tail(self.log), max(1, len(self.attempts())), now())
+        write_json(self.path / FAILED, dataclasses.asdict(found))
+
+    def release(self) -> None:
+        """Let it be started again."""
+        (self.path / FAILED).unlink(missing_ok=True)
+
+    # ----------------------------------------------------------------------------------------------------- cancellation
+
+    def cancel(self) -> None:
+        """Ask whoever executes the run to stop it. It goes on when it is started the next time."""
+        write_json(self.path / CANCEL, {"time": now()})
+
+    def go_on(self) -> None:
+        """It is no longer cancelled."""
+        (self.path / CANCEL).unlink(missing_ok=True)
+
+    @property
+    def cancelled(self) -> bool:
+        return (self.path / CANCEL).exists()
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -6,17 +6,19 @@ process left off; an evaluation that is already there is not done again. A lock 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxgpt.config import decode
-from jaxgpt.errors import Interrupted, TrainingError, UserError
-from jaxgpt.experiment.store import EVALUATION, RunFolder
+from jaxgpt.errors import Interrupted, TrainingError, UserError, first_line
+from jaxgpt.experiment.store import EVALUATION, Attempt, RunFolder, now
 from jaxgpt.files import write_json
 from jaxgpt.launch.machine import thread_environment
 from jaxgpt.lease import locked
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from jaxgpt.evaluate.config import EvaluationConfig
     from jaxgpt.evaluate.scorer import Scorer
 
-PATIENCE = 60.0
+PATIENCE = 10.0
 """Seconds to wait for a predecessor that is being killed to let go of the folder."""
 
 
@@ -36,19 +38,33 @@ def execute(path: Path, patience: float = PATIENCE) -> None:
     request = folder.request()
     if not request:
         raise UserError(f"{path}: has no request.json; start runs with experiments/run.py")
-    with locked(path, wait=patience):
-        try:
-            (_baseline if request["kind"] == "baseline" else _model)(folder, request)
-            folder.update_status(state="finished", message=None)
-        except Interrupted:
-            raise
-        except UserError as error:
-            told = {"diverged": True} if isinstance(error, TrainingError) else {}
-            folder.update_status(state="failed", message=str(error), **told)
-            raise
-        except Exception as error:
-            folder.update_status(state="failed", message=f"{type(error).__name__}: {error}".split("\n", 1)[0])
-            raise
+    with locked(path, wait=patience), _attempt(folder):
+        (_baseline if request["kind"] == "baseline" else _model)(folder, request)
+        folder.update_status(state="finished", message=None)
+
+
+@contextlib.contextmanager
+def _attempt(folder: RunFolder) -> Iterator[None]:
+    """Leave in the folder who worked on it, and how that ended: a run that failed by itself goes into quarantine."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    step = int(folder.progress().step)
+    folder.begin_attempt(Attempt(socket.gethostname(), os.getpid(), now(), step, job))
+    state = "finished"
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        state = "interrupted"
+        raise
+    except Exception as error:
+        state = "failed"
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+        told = {"diverged": True} if isinstance(error, TrainingError) else {}
+        with contextlib.suppress(UserError):  # on a full disk: the launcher tries, too
+            folder.update_status(state="failed", message=message, **told)
+            folder.quarantine(message)
+        raise
+    finally:
+        folder.end_attempt(state)
 
 
 def _model(folder: RunFolder, request: dict[str, Any]) -> None:
@@ -99,6 +115,7 @@ def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Sc
     """Measure one arm and add it to evaluation.json, unless it is there."""
     from jaxgpt.evaluate.config import EvaluationConfig
     from jaxgpt.evaluate.measure import evaluate
+    from jaxgpt.train.environment import code_digest
 
     if wanted["hash"] in folder.evaluations():
         return
@@ -110,6 +127,7 @@ def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Sc
         "hash": wanted["hash"],
         "variant": wanted["variant"],
         "config": wanted["evaluate"],
+        "code": code_digest(),
         "measurements": [
             {
                 "metric": one.metric,

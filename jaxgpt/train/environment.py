@@ -3,9 +3,13 @@ compilation cache."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +73,7 @@ def _choose_deterministic_kernels() -> None:
 def describe_environment() -> dict[str, Any]:
     """Versions, platform, devices and the variables that change numbers, for `environment.json` beside a run."""
     return {
+        "code": code_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -79,6 +84,32 @@ def describe_environment() -> dict[str, Any]:
         "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         "devices": [str(device) for device in jax.devices()],
     }
+
+
+ROOMS = ("ops", "nn", "models", "data", "parallel", "train", "evaluate")
+"""What computes: the code of these decides the numbers. The rest plans, starts and shows."""
+
+
+@functools.cache
+def code_digest() -> str:
+    """A digest of the source that computes, as it lies on disk: equal where the same numbers may be expected."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def code_version() -> dict[str, str]:
+    """The digest of the source that computes, and the commit where it is a git checkout, `+` where that was changed."""
+    version = {"digest": code_digest()}
+    root = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+        version["commit"] = found.stdout.strip()
+    return version
 
 
 def _processor() -> str:

@@ -17,7 +17,7 @@ from jaxgpt.config import encode
 from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
-from jaxgpt.errors import CheckpointError, Interrupted, TrainingError, UserError, first_line
+from jaxgpt.errors import CheckpointError, Interrupted, PeerLost, TrainingError, UserError, first_line
 from jaxgpt.files import write_json
 from jaxgpt.parallel.hardware import peak_flops
 from jaxgpt.parallel.processes import Question, is_first, lost, meet
@@ -73,7 +73,7 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
             if not lost(error):
                 raise
             alone = True
-            raise TrainingError(
+            raise PeerLost(
                 f"{directory}: another process of this run is gone ({first_line(error)}); run again to go on from the "
                 "last checkpoint"
             ) from error

@@ -1,6 +1,5 @@
 """The command line, with workers that only pretend where runs are started."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxgpt.experiment import cli, engine
-from jaxgpt.lease import locked
+from jaxgpt.launch.executor.local import Pool
 
 WORKER = """
 import json, sys
@@ -78,7 +77,7 @@ def test_run_status_report_and_again(run, toy):
     assert "5 of 5 runs to do" in out
     assert not (toy.runs / "toy" / "report").exists()
     code, out, _ = run("status", *SMALL)
-    assert out.count("finished") == 5
+    assert "5 runs: 5 finished" in out
     code, out, _ = run("report", *SMALL)
     assert code == 0
     results = (toy.runs / "toy" / "report" / "results.csv").read_bytes()
@@ -108,8 +107,64 @@ def test_failures_are_told_even_when_there_is_nothing_to_report(run):
     assert "no run of this plan is finished yet" in err
 
 
+def test_what_failed_waits_for_retry(run, toy):
+    run.failing = "alibi"
+    assert run(*SMALL)[0] == 1
+    run.failing = "none"
+    code, out, _ = run(*SMALL)
+    assert code == 1
+    assert "2 failed earlier and left out; `retry` starts them once more" in out
+    assert out.count("failed: exit code 1") == 2, "the reason is told again"
+    code, out, _ = run("status", "--exp", "toy")
+    assert "5 runs: 2 failed, 3 finished" in out
+    code, out, _ = run("retry", *SMALL)
+    assert code == 0
+    assert out.count("is started once more") == 2
+    assert "2 of 2 runs to do" in out
+    assert "5 runs: 5 finished" in run("status", "--exp", "toy")[1]
+    assert "nothing has failed" in run("retry", *SMALL)[1]
+
+
+def test_cancel_marks_what_is_not_finished(run, toy):
+    code, out, _ = run("cancel", *SMALL)
+    assert (code, "0 runs are told to stop where they are, 0 are not started" in out) == (0, True)
+    assert run(*SMALL)[0] == 0
+    longer = (*SMALL, "--set", "evaluate.protocols.fixed_target.multiples=[0.25,1]")
+    assert "4 are not started" in run("cancel", *longer)[1], "the baseline of these is new"
+    assert run(*longer)[0] == 0
+
+
+def test_clean_asks_first(run, toy, monkeypatch):
+    other = (*SMALL, "--set", "train.steps=8")
+    assert run(*SMALL)[0] == run(*other)[0] == 0
+    folders = len(list(toy.runs.glob("toy/*/request.json")))
+    code, _, err = run("clean", *SMALL)
+    assert code == 2
+    assert "say --yes where nobody can be asked" in err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda *_: "")
+    code, out, _ = run("clean", *SMALL)
+    assert (code, "nothing was removed" in out) == (1, True)
+    assert len(list(toy.runs.glob("toy/*/request.json"))) == folders
+    code, out, _ = run("clean", *SMALL, "--yes")
+    assert code == 0
+    assert "5 runs: 5 finished" in run("status", *SMALL)[1]
+    assert len(list(toy.runs.glob("toy/*/request.json"))) == 5
+    assert "nothing to remove" in run("clean", *SMALL)[1]
+
+
+def test_options_of_executors(run):
+    code, _, err = run(*SMALL, "--executor", "lokal")
+    assert code == 2
+    assert "--executor: none is called 'lokal'; did you mean 'local'?" in err
+    code, _, err = run(*SMALL, "--set", "executor.retries=-1")
+    assert (code, err) == (2, "error: executor.retries: expected 0 or more, got -1\n")
+    code, out, _ = run("plan", *SMALL, "--set", "executor.workers=3")
+    assert "3 at a time" in out
+
+
 def test_interruption_has_its_own_exit_code(run, monkeypatch):
-    monkeypatch.setattr(engine.Pool, "interrupted", property(lambda self: True))
+    monkeypatch.setattr(Pool, "interrupted", property(lambda self: True))
     code, _, err = run(*SMALL)
     assert code == 130
     assert err == "error: toy, scale small: interrupted; the same command goes on from what was saved\n"
@@ -147,13 +202,6 @@ def test_a_runs_dir_that_cannot_be_written(run, toy):
     assert code == 1
     assert err.startswith(f"error: {toy.runs}/toy: cannot be written (Not a directory); choose a place with --runs-dir")
     assert err.count("\n") == 1
-
-
-def test_a_second_launcher_is_refused(run, toy):
-    with locked(toy.runs / "toy"):
-        code, _, err = run(*SMALL)
-    assert code == 1
-    assert f"process {os.getpid()} is writing there" in err
 
 
 def test_an_unknown_verb_is_refused_by_argparse(run, capsys):

@@ -158,19 +158,6 @@ def test_perplexities_for_people(trial):
     assert collect._cell(trial(), "rope", 999) == "-"
 
 
-def test_status(toy, capsys):
-    plan = toy.plan()
-    finish(plan, plan.runs[:2])
-    plan.runs[2].folder.path.mkdir(parents=True)
-    plan.runs[2].folder.update_status(state="failed", step=3, steps=4, message="the loss is [nan]")
-    Console(width=200).print(collect.status_table(plan))
-    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
-    assert "finished" in rows[plan.runs[1].name]
-    assert "2/2" in rows[plan.runs[1].name]
-    assert "the loss is [nan]" in rows[plan.runs[2].name]
-    assert "pending" in rows[plan.runs[3].name]
-
-
 def test_losses_by_document_are_collected_and_shown(toy):
     plan = toy.plan(seeds=3)
     finish(plan)

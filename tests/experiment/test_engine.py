@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -9,8 +11,10 @@ from rich.console import Console
 from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.estimate import Size
+from jaxgpt.files import write_json
+from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Slot
-from jaxgpt.lease import Locked, locked
+from jaxgpt.lease import locked
 
 WORKER = """
 import json, os, sys
@@ -30,12 +34,13 @@ json.dump({"state": "finished", "step": 4, "steps": 4}, open(folder + "/status.j
 SIZES = {name: Size(100, 6000, 128, "data") for name in ("rope", "alibi")} | {"yarn": Size(100, 6000, 0, "data")}
 
 
-def execute(plan, faults=None, sizes=SIZES):
+def execute(plan, faults=None, sizes=SIZES, **changes):
     def command(run):
         fault = (faults or {}).get((run.variant, run.seed), "none")
         return [sys.executable, "-S", "-c", WORKER, str(run.folder.path), fault]
 
-    return engine.execute(plan, [Slot(), Slot()], sizes, Console(quiet=True), command)
+    pool = Pool([Slot(), Slot()], interval=0.02, **changes)
+    return engine.execute(plan, pool, sizes, Console(quiet=True), command)
 
 
 def started(plan):
@@ -93,15 +98,62 @@ def test_failures_are_printed_with_their_log(toy, capsys):
     assert out.count("about to fail") == 1
 
 
-def test_a_failed_run_is_tried_again_without_its_old_message(toy):
+def test_a_failed_run_is_in_quarantine_until_it_is_released(toy):
     plan = toy.plan()
-    execute(plan, {("rope", 0): "told"})
-    assert plan.runs[1].folder.state() == "failed"
+    execute(plan, {("rope", 0): "told", ("alibi", 0): "exit"})
+    failed = plan.runs[1]
+    assert failed.folder.state() == "failed"
+    assert failed.folder.quarantined().message == "the loss is nan"
+    assert plan.runs[2].folder.quarantined().log == "about to fail"
+    assert engine.pending(plan) == []
+    assert [(one.run.name, one.message) for one in engine.quarantined(plan)] == [
+        (failed.name, "the loss is nan"),
+        (plan.runs[2].name, "exit code 1"),
+    ]
+    assert execute(plan).finished == ()
+    assert started(plan)["rope", 0] == 1
+    failed.folder.release()
     executed = execute(plan, {("rope", 0): "exit"})
     assert executed.failures[0].message == "exit code 1"
+    failed.folder.release()
     assert len(execute(plan).finished) == 1
     assert started(plan)["rope", 0] == 3
     assert started(plan)["alibi", 0] == 1
+    assert failed.folder.state() == "finished"
+
+
+def test_what_was_ended_from_outside_is_tried_again(toy):
+    plan = toy.plan()
+    executed = execute(plan, {("rope", 0): "kill", ("alibi", 1): "exit"}, retries=2)
+    assert started(plan)["rope", 0] == 3
+    assert started(plan)["alibi", 1] == 1
+    messages = {(one.run.variant, one.run.seed): one.message for one in executed.failures}
+    assert messages == {("rope", 0): "killed by SIGKILL (out of memory?), 3 times", ("alibi", 1): "exit code 1"}
+
+
+def test_a_cancelled_run_is_stopped_and_goes_on_the_next_time(toy):
+    plan = toy.plan()
+    slow, waiting = plan.runs[1], plan.runs[4]
+
+    def command(run):
+        code = "import time; time.sleep(60)" if run is slow else WORKER
+        return [sys.executable, "-S", "-c", code, str(run.folder.path), "none"]
+
+    def cancel():
+        while not slow.folder.log.exists():
+            time.sleep(0.02)
+        slow.folder.cancel()
+        waiting.folder.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    executed = engine.execute(plan, Pool([Slot()], interval=0.02), SIZES, Console(quiet=True), command)
+    thread.join()
+    assert {run.name for run in executed.cancelled} == {slow.name, waiting.name}
+    assert executed.failures == ()
+    assert len(executed.finished) == 3
+    assert engine.pending(plan) == [slow, waiting]
+    assert len(execute(plan).finished) == 2
 
 
 def test_another_evaluation_visits_trained_runs_again(toy):
@@ -131,19 +183,37 @@ def test_what_begins_with_failed_weights_is_not_run(toy, capsys):
     out = capsys.readouterr().out
     assert f"{plan.runs[3].name} {reason}\n" in out
     assert out.count("log: ") == 1
+    assert engine.pending(plan) == []
+    plan.runs[1].folder.release()
     assert len(execute(plan, sizes=sizes).finished) == 2
     assert started(plan)["tuned", 1] == 1
 
 
-def test_only_one_launcher_at_a_time(toy):
+def test_a_run_that_another_launcher_executes_is_waited_for(toy):
     plan = toy.plan()
-    with locked(plan.directory), pytest.raises(Locked, match="is writing there"):
-        execute(plan)
+    other = plan.runs[1].folder
+    entered = threading.Event()
+
+    def elsewhere():
+        with locked(other.path):
+            entered.set()
+            time.sleep(0.5)
+            done = {one.hash: {"hash": one.hash, "measurements": []} for one in plan.runs[1].evaluations}
+            write_json(other.path / "evaluation.json", done)
+            write_json(other.path / "status.json", {"state": "finished", "step": 4, "steps": 4})
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    entered.wait()
+    executed = execute(plan)
+    thread.join()
+    assert len(executed.finished) == 5
+    assert started(plan)["rope", 0] == 0
 
 
 def test_an_unwritable_place_is_one_message(toy):
     toy.runs.write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"runs/toy: cannot be written .*--runs-dir"):
+    with pytest.raises(UserError, match=r"runs/toy/.*: cannot be written .*--runs-dir"):
         execute(toy.plan())
     toy.runs.unlink()
     plan = toy.plan()
@@ -155,7 +225,7 @@ def test_an_unwritable_place_is_one_message(toy):
 
 def test_interruption_is_no_failure(toy, monkeypatch):
     plan = toy.plan()
-    monkeypatch.setattr(engine.Pool, "interrupted", property(lambda self: True))
+    monkeypatch.setattr(Pool, "interrupted", property(lambda self: True))
     executed = execute(plan, {("rope", 0): "exit"})
     assert executed.interrupted
     assert executed.failures == ()

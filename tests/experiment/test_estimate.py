@@ -3,8 +3,9 @@ import json
 import pytest
 
 from jaxgpt.experiment import estimate as module
-from jaxgpt.experiment.estimate import Size, estimate, measure_peak, memory_of, slots_for
+from jaxgpt.experiment.estimate import Size, estimate, measure_peak, memory_of, needs_of
 from jaxgpt.launch.machine import GIB
+from jaxgpt.launch.task import Needs
 
 SIZES = {name: Size(10**6, 6 * 10**6, 10**6, "data") for name in ("rope", "alibi")}
 SIZES["yarn"] = Size(10**6, 6 * 10**6, 0, "data")
@@ -65,10 +66,11 @@ def test_the_peak_is_measured():
     assert 1e8 < measure_peak(1) < 1e13
 
 
-def test_memory_and_slots(toy, monkeypatch):
+def test_memory_and_devices(toy):
     plan = toy.plan()
     small = memory_of(SIZES["rope"], plan.arms[0])
     assert GIB < small < 1.1 * GIB
     assert memory_of(Size(10**9, 1, 1, ""), plan.arms[0]) > 16e9
-    monkeypatch.setattr("jaxgpt.launch.machine.accelerators", list)
-    assert len(slots_for(plan, SIZES, 3)) == 3
+    assert needs_of(plan, SIZES) == Needs(threads=1, memory=small, devices=1)
+    meshed = toy.plan(["train.mesh={data: 2}"])
+    assert needs_of(meshed, SIZES).devices == 2

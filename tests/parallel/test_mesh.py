@@ -63,6 +63,7 @@ def found(tmp_path_factory):
     )
     raw["data"].update(corpus={"type": "text", "path": str(folder / "text")}, tokenizer={"type": "byte"})
     raw["data"]["sequence_length"] = 16
+    raw["threads"] = 16  # as many as devices leave some of them waiting for each other for ever, now and then
     raw["train"].update(batch_size=8, log_every=1, validate_every=6, validation_tokens=256, tensorboard=False)
     (folder / "config.json").write_text(json.dumps(raw))
     cases = {name: (changes, ["none", *ways], steps) for name, (changes, ways, steps) in CASES.items()}

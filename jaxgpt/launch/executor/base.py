@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from jaxgpt.errors import ConfigError
+from jaxgpt.config import decode, override, read_yaml
+from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.launch.task import Listener, Needs, Outcome, Task
-from jaxgpt.registry import slot
+from jaxgpt.registry import kinds, slot
 
 Look = Callable[[Task], Literal["free", "busy", "done"]]
 """Asked before a task is started: `busy` while somebody else executes it, `done` when it needs no execution (any more).
@@ -19,6 +20,16 @@ It may be asked again and again, so it must be quick."""
 def free(task: Task) -> Literal["free"]:
     """Nobody else is there."""
     return "free"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a scheduler says of a task: its own number for it, a state in its own words, where, and why it waits."""
+
+    id: str
+    state: str
+    node: str = ""
+    reason: str = ""
 
 
 class Executor:
@@ -65,6 +76,33 @@ class ExecutorConfig:
         """The executor. `directory`: where it may keep what it must know the next time. Raises ConfigError where what
         it needs is not there."""
         raise TypeError(f"{type(self).__qualname__} must define make()")
+
+    def at_a_time(self, count: int) -> Self:
+        """The same with at most so many runs at a time."""
+        raise TypeError(f"{type(self).__qualname__} must define at_a_time()")
+
+    def jobs(self, directory: Path) -> Mapping[str, Job]:
+        """What the scheduler has of the tasks started from `directory`, by name; nothing where there is no scheduler or
+        it does not answer."""
+        return {}
+
+    def cancel(self, directory: Path, names: Collection[str]) -> None:
+        """Have the scheduler forget these tasks, and end those that run."""
+
+
+def load_executor(name: str, configs: Path, pairs: Sequence[tuple[str, Any]] = ()) -> ExecutorConfig:
+    """The executor called `name`: a kind, or a YAML file `configs/cluster/NAME.yaml` or one given by its path, whose
+    content is an executor's configuration. `pairs`: overrides as (path, value)."""
+    files = {path.stem: path for path in (configs / "cluster").glob("*.yaml")}
+    if name.endswith((".yaml", ".yml")):
+        raw: Any = read_yaml(name)
+    elif name in kinds(ExecutorConfig):
+        raw = {"type": name}
+    elif name in files:
+        raw = read_yaml(files[name])
+    else:
+        raise ConfigError(f"--executor: none is called {name!r}{nearest(name, {*kinds(ExecutorConfig), *files})}")
+    return decode(ExecutorConfig, override(raw, pairs), "executor")
 
 
 def check_order(tasks: Sequence[Task]) -> None:

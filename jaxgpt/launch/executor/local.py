@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.launch import child
@@ -53,6 +53,9 @@ class LocalConfig(ExecutorConfig):
     def make(self, needs: Needs, directory: Path) -> Pool:
         slots = local_slots(needs.threads, self.workers, needs.memory, needs.devices)
         return Pool(slots, self.grace, retries=self.retries, minutes=self.minutes)
+
+    def at_a_time(self, count: int) -> Self:
+        return dataclasses.replace(self, workers=count)
 
 
 @dataclasses.dataclass

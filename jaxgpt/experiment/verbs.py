@@ -1,0 +1,289 @@
+"""What the verbs of the command line do with a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from jaxgpt.config import encode
+from jaxgpt.errors import ConfigError, Interrupted, UserError
+from jaxgpt.experiment import clean as cleaning
+from jaxgpt.experiment import engine
+from jaxgpt.experiment import status as states
+from jaxgpt.experiment.engine import Failure, print_failures
+from jaxgpt.experiment.estimate import estimate, needs_of
+from jaxgpt.experiment.index import Index, Listed, listed, write_index
+from jaxgpt.experiment.plan import Plan, make_plan
+from jaxgpt.experiment.progress import duration
+from jaxgpt.experiment.spec import Experiment, Scale, Tuning
+from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
+from jaxgpt.launch.executor.base import ExecutorConfig
+from jaxgpt.lease import locked
+
+# -------------------------------------------------------------------------------------------------- what there is to do
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A plan, and the trials that choose its learning rates, if any; once they are chosen, the plan has them."""
+
+    plan: Plan
+    trials: Plan | None = None
+    choices: Sequence[Choice] = ()
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [self.plan] if self.trials is None else [self.trials, self.plan]
+
+    @property
+    def undecided(self) -> bool:
+        return self.trials is not None and not self.choices
+
+
+def work(
+    experiment: Experiment,
+    scale: Scale,
+    configs: Path,
+    runs_dir: Path,
+    seeds: int | None,
+    pairs: Sequence[tuple[str, Any]],
+    tune: bool | None,
+) -> Work:
+    """Plan as `make_plan` does. `tune`: whether to choose learning rates; None: as the experiment says, at scales where
+    that means anything."""
+    stay_off_accelerators()
+    return _with_trials(make_plan(experiment, scale, configs, runs_dir, seeds, pairs), tune)
+
+
+def _with_trials(plan: Plan, tune: bool | None) -> Work:
+    tuning = plan.experiment.tuning if tune is None and plan.scale.tune else None
+    if tune:
+        tuning = plan.experiment.tuning or Tuning()
+    if tuning is None:
+        return Work(plan)
+    trials = grid_plan(plan, tuning)
+    if not trials.runs:  # all weights are given
+        return Work(plan)
+    choices = choose(plan, trials, tuning)
+    return Work(with_rates(plan, choices) if choices else plan, trials, choices)
+
+
+def stay_off_accelerators() -> None:
+    """This process only plans: on a TPU, or a GPU whose memory JAX would claim, it would keep its own workers out."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(work: Work, executor: ExecutorConfig, console: Console) -> int:
+    """Show variants, sizes and an estimate of time."""
+    for one in work.plans:
+        _show_plan(one, executor, console)
+    if work.undecided:
+        console.print("the learning rates of the comparison are chosen when its trials (above) are finished")
+    return 0
+
+
+def _show_plan(plan: Plan, executor: ExecutorConfig, console: Console) -> None:
+    sizes = engine.prepare(plan)
+    table = Table(title=f"{plan.experiment.name} at scale {plan.scale.name}", title_justify="left")
+    for name in ("variant", "parameters", "training FLOPs", "tokens", "runs", "finished", "what it is"):
+        table.add_column(name, justify="left" if name in ("variant", "what it is") else "right", overflow="fold")
+    for arm in plan.arms:
+        size = sizes[arm.name]
+        runs = [run for run in plan.runs if run.kind == "model" and run.variant == arm.name]
+        finished = sum(run.is_finished() for run in runs)
+        note = arm.variant.description
+        if arm.variant.parent:
+            what = "evaluated with" if not arm.variant.trains else "begins with"
+            note = f"{note}; " * bool(note) + f"{what} the weights of {arm.variant.parent}"
+        flops, tokens = (f"{size.flops:.3g}", f"{size.tokens:,}") if size.tokens else ("-", "-")
+        numbers = (str(len(runs)), str(finished)) if runs else ("-", "-")
+        table.add_row(arm.name, f"{size.parameters:,}", flops, tokens, *numbers, note)
+    console.print(table)
+    waiting, held = engine.pending(plan), engine.quarantined(plan)
+    at_a_time = executor.make(needs_of(plan, sizes), plan.directory).parallel
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
+    finished = sum(run.is_finished() for run in plan.runs)
+    failed = f", {len(held)} failed" if held else ""
+    console.print(f"{len(plan.runs)} runs ({seeds}, baseline included), {finished} finished{failed}")
+    console.print(f"{at_a_time} at a time, {plan.threads} thread{'s' if plan.threads > 1 else ''} each")
+    if waiting:
+        guess = estimate(plan, sizes, waiting, at_a_time)
+        console.print(f"estimate: {duration(guess.seconds)}, from {guess.basis}", highlight=False)
+
+
+def forecast(plan: Plan, targets: Sequence[str], console: Console) -> int:
+    """Compile what the plan trains for devices that are not here; the exit code."""
+    from jaxgpt.parallel.targets import find_target
+    from jaxgpt.train.forecast import Forecast, forecast
+    from jaxgpt.train.forecast_table import forecast_table
+
+    found_targets = [find_target(name) for name in targets]  # what is wrong is said before anything is compiled
+    arms = [arm for arm in plan.arms if arm.variant.trains]
+    code = 0
+    for target in found_targets:
+        found: dict[str, Forecast | str] = {}
+        for arm in track(arms, f"compiling for {target.name}", console=Console(stderr=True), transient=True):
+            try:
+                found[arm.name] = forecast(arm.training, target)
+            except ConfigError as error:
+                found[arm.name], code = str(error), error.exit_code
+        console.print(forecast_table(target, found))
+    return code
+
+
+# ----------------------------------------------------------------------------------------------------------- run, retry
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """How runs are started. `options`: those that name the runs, for the index."""
+
+    executor: ExecutorConfig
+    options: Mapping[str, Any]
+    command: str
+    console: Console
+
+    def run(self, work: Work, report: bool) -> int:
+        """Run what is pending, trials first, and report; the exit code."""
+        failures: Sequence[Failure] = ()
+        if work.trials is not None and work.undecided:
+            self.console.print("choosing learning rates")
+            failures = self._run(work, work.trials)
+            if not failures:
+                work = _with_trials(work.plan, True)
+        try:
+            if not failures:
+                failures = self._run(work, work.plan)
+                if report:
+                    _report(work, self.command, self.console)
+        finally:
+            print_failures(failures, self.console)
+        return 1 if failures else 0
+
+    def retry(self, work: Work) -> int:
+        """Start what failed once more, and what waits for its weights; the exit code."""
+        failures: Sequence[Failure] = ()
+        for plan in work.plans:
+            held = engine.quarantined(plan)
+            if not held:
+                continue
+            names = {one.run.name for one in held}
+            for one in held:
+                words = Text.assemble((one.run.name, "bold"), f" failed: {one.message}; is started once more")
+                self.console.print(words, soft_wrap=True)
+                one.run.folder.release()
+            runs = tuple(run for run in plan.runs if run.name in names or run.after in names)
+            failures = [*failures, *self._run(work, dataclasses.replace(plan, runs=runs))]
+        if not any(engine.quarantined(plan) for plan in work.plans) and not failures:
+            self.console.print("nothing has failed (any more); `run` goes on with what is not finished")
+        print_failures(failures, self.console)
+        return 1 if failures else 0
+
+    def _run(self, work: Work, plan: Plan) -> Sequence[Failure]:
+        """Execute what is pending; what is not finished after that, and why. Raises Interrupted when told to stop."""
+        sizes = engine.prepare(plan)
+        waiting, held = engine.pending(plan), engine.quarantined(plan)
+        where = f"{plan.experiment.name}, scale {plan.scale.name}"
+        if held:
+            self.console.print(
+                Text(f"{where}: {len(held)} failed earlier and left out; `retry` starts them once more"), soft_wrap=True
+            )
+        if not waiting:
+            if not held:
+                self.console.print(Text(f"{where}: all {len(plan.runs)} runs are finished"), soft_wrap=True)
+            return held
+        executor = self.executor.make(needs_of(plan, sizes), plan.directory)
+        write_index(plan.directory, Index(self.options, encode(self.executor), listed(work.plans), self.command))
+        todo = f"{len(waiting)} of {len(plan.runs)} runs to do, {executor.parallel} at a time, in {plan.directory}"
+        self.console.print(Text(f"{where}: {todo}"), soft_wrap=True)
+        executed = engine.execute(plan, executor, sizes, self.console)
+        if executed.interrupted:
+            raise Interrupted(f"{where}: interrupted; the same command goes on from what was saved")
+        if executed.cancelled:
+            self.console.print(f"{where}: {len(executed.cancelled)} runs were cancelled; `run` goes on with them")
+        return [*held, *executed.failures]
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+
+
+def report(work: Work, command: str, console: Console) -> int:
+    """Write what is finished as a report."""
+    _report(work, command, console)
+    return 0
+
+
+def _report(work: Work, command: str, console: Console) -> None:
+    """Write the report and print its essence."""
+    from jaxgpt.experiment.collect import make_report, print_report
+    from jaxgpt.experiment.report import write_report
+
+    directory = work.plan.directory
+    if work.undecided:
+        raise UserError(f"{directory}: its learning rates are not chosen yet; start the trials with the verb run")
+    with locked(directory, wait=120.0):  # by another launcher that has just finished, too
+        written = make_report(work.plan, command, work.choices)
+        index = write_report(written, directory / "report")
+    print_report(written, index, console)
+
+
+# ------------------------------------------------------------------------------------------------------- status, cancel
+
+
+def status(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, console: Console, once: bool) -> int:
+    """Show how far every run is."""
+    states.show(runs, lambda: executor.jobs(directory), console, watch=console.is_terminal and not once)
+    return 0
+
+
+def cancel(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, console: Console) -> int:
+    """Ask those who execute these runs to stop, and a scheduler to forget those that wait."""
+    jobs = executor.jobs(directory)
+    there = [run for run in runs if run.folder.path.exists() and not run.is_finished() and run.state() != "failed"]
+    busy = [run for run in there if run.name in jobs or run.state() == "running"]
+    for run in there:  # those that wait for a slot of a launcher, too
+        run.folder.cancel()
+    executor.cancel(directory, [run.name for run in busy if run.name in jobs])
+    waiting = len(there) - len(busy)
+    console.print(
+        f"{len(busy)} runs are told to stop where they are, {waiting} are not started; `run` goes on with them"
+    )
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------- clean
+
+
+def clean(work: Work, directory: Path, console: Console, yes: bool) -> int:
+    """Remove run folders, after asking."""
+    found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs])
+    if not found:
+        console.print(f"{directory}: nothing to remove")
+        return 0
+    for one in found:
+        console.print(Text(f"{one.path}  {one.size / 1e6:,.1f} MB  {one.why}"), soft_wrap=True)
+    total = f"{len(found)} folders, {sum(one.size for one in found) / 1e6:,.1f} MB"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"clean would remove {total}; say --yes where nobody can be asked")
+        if console.input(f"remove {total}? [y/N] ").strip().lower() not in ("y", "yes"):
+            console.print("nothing was removed")
+            return 1
+    left = cleaning.remove(found)
+    for one in left:
+        console.print(Text(f"{one.path}: a process is writing there; left"), soft_wrap=True)
+    console.print(f"removed {len(found) - len(left)} of {total}")
+    return 0
