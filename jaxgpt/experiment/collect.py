@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.errors import UserError
-from jaxgpt.experiment import looks, tuning
+from jaxgpt.experiment import looks, provenance, tuning
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
@@ -94,7 +94,7 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
     clocked, documents = timings(plan), document_losses(plan)
     results = results_of(plan, clocked)
     seen = looks.record(plan, results)
-    notes = [f"{run.name} is not finished: {run.folder.state()}" for run in plan.runs if not run.is_finished()]
+    notes = [*provenance.missing(plan), *provenance.differences(plan)]
     return Report(
         experiment=plan.experiment.name,
         title=plan.experiment.summary,

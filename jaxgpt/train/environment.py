@@ -83,6 +83,7 @@ def describe_environment() -> dict[str, Any]:
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         "devices": [str(device) for device in jax.devices()],
+        "device_kind": ", ".join(sorted({device.device_kind for device in jax.devices()})),
     }
 
 
