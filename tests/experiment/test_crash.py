@@ -1,83 +1,26 @@
 """Killed with -9 at different moments and started again, an experiment ends with the results of an undisturbed one."""
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from jaxgpt.lease import is_locked
+from tests.experiment.launching import kill, parent_of, settle, wait_for, workers
+from tests.experiment.launching import start as launch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from jaxgpt.experiment.cli import main
-root, runs, *arguments = sys.argv[1:]
-arguments += ["--exp", "toy", "--scale", "small", "--runs-dir", runs, "--workers", "2"]
-sys.exit(main(arguments, Path(root) / "experiments", Path(root) / "configs"))
-"""
 SETTINGS = ("--set", "train.steps=60", "train.checkpoint_every=10", "train.log_every=5", "train.validate_every=20")
 
 
 def start(toy, runs):
-    """A launcher on its way. It writes to a file, so that nobody has to read along."""
-    with (toy.root / "output.txt").open("ab") as output:
-        command = [sys.executable, "-c", SCRIPT, str(toy.root), str(runs), *SETTINGS]
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    return launch(toy.root, runs, "--workers", "2", *SETTINGS)
 
 
 def finish(toy, runs):
     launcher = start(toy, runs)
     assert launcher.wait(timeout=240) == 0, (toy.root / "output.txt").read_text()
     return (runs / "toy" / "report" / "results.csv").read_bytes()
-
-
-def wait_for(condition, launcher):
-    until = time.monotonic() + 120
-    while not condition():
-        assert launcher.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.02)
-
-
-def workers(runs):
-    """Process ids of the workers of this runs folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if "jaxgpt.experiment.worker" in words and any(word.startswith(str(runs)) for word in words):
-            found.append(int(path.parent.name))
-    return found
-
-
-def parent_of(pid):
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return None  # it has ended
-
-
-def kill(*pids):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def settle(launcher, runs):
-    """A killed launcher leaves no worker behind: within seconds the last one is gone and has let go of its folder."""
-    launcher.wait()
-    until = time.monotonic() + 10
-    while workers(runs) or any(is_locked(path) for path in (runs / "toy").iterdir() if path.is_dir()):
-        assert time.monotonic() < until, "an orphan lives on"
-        time.sleep(0.02)
 
 
 def training(runs, step):
