@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib.util
 import re
 import sys
@@ -59,6 +60,7 @@ class Variant:
     label: str = ""  # how figures and tables call it; the name where not given
     group: str = ""  # what it shares with variants of other training lengths, all measured at the first one's contexts
     panel: str = ""  # figures and tables of accuracy put the variants of a panel together, such as those of a task
+    axes: tuple[str, ...] = ()  # the paths that it was made to differ from others in, where a sweep made it
 
     @property
     def trains(self) -> bool:
@@ -71,8 +73,10 @@ class Variant:
         return bool({"train", "data"} & set(self.overrides))
 
 
+@functools.cache
 def times(factor: float) -> Callable[[Any], Any]:
-    """An override: `factor` times the number below; whole numbers stay whole, or it is a ConfigError."""
+    """An override: `factor` times the number below; whole numbers stay whole, or it is a ConfigError. The same factor
+    makes the same function, called `2x` in the names of a sweep's variants."""
 
     def multiply(below: Any) -> Any:
         if isinstance(below, bool) or not isinstance(below, int | float):
@@ -82,17 +86,21 @@ def times(factor: float) -> Callable[[Any], Any]:
             raise ConfigError(f"times({factor:g}) makes {value:g} of {below}, and a whole number is needed")
         return round(value) if isinstance(below, int) else value
 
+    multiply.__name__ = f"{factor:g}x"
     return multiply
 
 
+@functools.cache
 def share(fraction: float) -> Callable[[Any], Any]:
-    """An override: at most that share of the whole number below, such as the steps; at least 1."""
+    """An override: at most that share of the whole number below, such as the steps; at least 1. The same share makes
+    the same function, called `share0.1` in the names of a sweep's variants."""
 
     def take(below: Any) -> Any:
         if isinstance(below, bool) or not isinstance(below, int):
             raise ConfigError(f"share({fraction:g}) needs a whole number to take part of, and below it is {below!r}")
         return max(1, int(below * fraction + 1e-6))  # the product may fall just short of a whole number
 
+    take.__name__ = f"share{fraction:g}"
     return take
 
 
