@@ -20,7 +20,7 @@ from jaxgpt.config import content_hash, decode, encode
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.matching import Match, matching_width, measure
 from jaxgpt.experiment.spec import BASELINE, SECTIONS, Experiment, Scale, Variant, data_kind, include, resolve
-from jaxgpt.experiment.store import RunFolder
+from jaxgpt.experiment.store import RunFolder, State
 from jaxgpt.registry import kind_of, lookup
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Run:
     folder: RunFolder
     evaluations: tuple[Evaluation, ...]
     after: str = ""  # name of the run whose weights it begins with
+    serves: tuple[str, ...] = ()  # of the baseline: the variants beside which it stands, those with a parent left out
     may_diverge: bool = False  # that it did is a result, too: a learning rate that is too high
 
     @property
@@ -90,6 +91,11 @@ class Run:
 
     def is_finished(self) -> bool:
         return self.diverged or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+
+    def state(self) -> State:
+        """The state of its folder, finished only with all evaluations that are wanted now."""
+        state = self.folder.state()
+        return "finished" if self.is_finished() else "trained" if state == "finished" else state
 
     @property
     def diverged(self) -> bool:
@@ -326,7 +332,8 @@ def _baselines(arms: Sequence[Arm], directory: Path) -> list[Run]:
         folder = RunFolder(directory / f"baseline-{digest}")
         evaluation = Evaluation(BASELINE, digest, {}, encode(evaluate), arm.measured_in)
         config = {"data": encode(data), "ngram": encode(ngram)}
-        runs.setdefault(digest, Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,)))
+        first = runs.get(digest) or Run("baseline", BASELINE, 0, digest, arm, config, folder, (evaluation,))
+        runs[digest] = dataclasses.replace(first, serves=(*first.serves, arm.name))
     if len(runs) < 2:
         return list(runs.values())
     return [_named(run, f"{BASELINE} ({run.arm.name})") for run in runs.values()]
