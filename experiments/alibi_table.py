@@ -54,6 +54,10 @@ def variants() -> list[Variant]:
     ]
 
 
+def axes() -> list[str]:
+    return ["model.position", "data.sequence_length", "train.batch_size"]
+
+
 def claims() -> list[Claim]:
     """Rules fixed before the run; in each, L is the training length of the variant named."""
     source = "Press et al. 2022, arXiv:2108.12409, tables 2 and 3"

@@ -50,6 +50,10 @@ def variants() -> list[Variant]:
     ]
 
 
+def axes() -> list[str]:
+    return ["model.feedforward"]
+
+
 def claims() -> list[Claim]:
     """Rules fixed before the run."""
     return [

@@ -30,6 +30,10 @@ def variants() -> list[Variant]:
     ]
 
 
+def axes() -> list[str]:
+    return ["model.num_heads"]
+
+
 def claims() -> list[Claim]:
     """Rules fixed before the run."""
     source = "Press et al. 2022, arXiv:2108.12409, section 3, and the authors' code"

@@ -45,6 +45,10 @@ def variants() -> list[Variant]:
     return found
 
 
+def axes() -> list[str]:
+    return ["data.task", "model.position"]
+
+
 def beyond(variant: str, metric: str = EXACT_MATCH):
     """Mean share right over the lengths that training never saw: of whole answers, or of their symbols."""
     return accuracy(variant, *BEYOND, metric=metric)

@@ -43,6 +43,10 @@ def _summary(config_class: type) -> str:
     return re.split(r"[(.:]", config_class.__doc__ or "", maxsplit=1)[0].strip()
 
 
+def axes() -> list[str]:
+    return ["model.position", "model.mixer"]
+
+
 def tuning() -> Tuning:
     return Tuning()
 

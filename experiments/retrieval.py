@@ -39,6 +39,10 @@ def variants() -> list[Variant]:
     return [*one, *two]
 
 
+def axes() -> list[str]:
+    return ["model.position", "data.needles"]
+
+
 def claims() -> list[Claim]:
     """Rules fixed before the run. There are no fixed targets, hence no context gate."""
     return [

@@ -37,6 +37,10 @@ def variants() -> list[Variant]:
     ]
 
 
+def axes() -> list[str]:
+    return ["model.position"]
+
+
 def claims() -> list[Claim]:
     """Rules fixed before the run."""
     return [

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from jaxgpt.errors import UserError
 from jaxgpt.experiment import looks, provenance, tuning
+from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
@@ -110,7 +111,7 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
         groups={one.name: one.group for one in plan.experiment.variants if one.group},
         panels={one.name: one.panel for one in plan.experiment.variants if one.panel},
         command=command,
-        notes=[*looks.note(seen), *notes, *tuning.warnings(choices)],
+        notes=[*looks.note(seen), *notes, *tuning.warnings(choices), *unnamed_differences(plan, bool(choices))],
         tuning=tuning.rows(choices),
         looks=seen,
     )

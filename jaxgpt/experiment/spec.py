@@ -7,6 +7,8 @@ An experiment is one file, `experiments/NAME.py`, that defines
     claims() -> list            statements with an acceptance rule fixed before the run
     tuning() -> Tuning | None   may be left out: how learning rates are chosen; by default they are not
     match() -> str | None       may be left out: "parameters" or "flops", by which arms are made equally large
+    axes() -> list[str]         may be left out: the settings that arms differ in, such as `model.position`; what else
+                                they differ in is warned of. Variants made by a sweep bring their own
 
 and whose docstring's first line says what it asks. `base()` may say `{"from": FOLDER}`, a checkpoint of transformers or
 a run: then the model, its tokenizer and L are those of the folder, and every variant without a parent begins with its
@@ -35,6 +37,7 @@ from jaxgpt.registry import lookup
 
 BASELINE = "5-gram"  # the variant name under which the n-gram baseline appears in results
 SECTIONS = ("seed", "threads", "model", "data", "train", "evaluate")
+_SETTABLE = ("model", "data", "train", "extend", "start")  # by variants; the last two where they begin with weights
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 _FUNCTIONS = {"base", "variants", "claims"}
 
@@ -158,6 +161,7 @@ class Experiment:
     claims: tuple[Any, ...] = ()
     tuning: Tuning | None = None
     match: Match | None = None
+    axes: tuple[str, ...] = ()  # dotted paths that arms differ in, each with all below it; empty where nobody says
 
     @property
     def folder(self) -> Path | None:
@@ -201,8 +205,13 @@ def load_experiment(name: str, folder: Path) -> Experiment:
         raise ConfigError(f"--exp: no experiment is called {name!r}{nearest(name, existing)}")
     module = _load_module(name, folder / f"{name}.py")
     variants = tuple(module.variants())
-    tuning, match = (getattr(module, option)() if hasattr(module, option) else None for option in ("tuning", "match"))
-    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()), tuning, match)
+    tuning, match, axes = (
+        getattr(module, option)() if hasattr(module, option) else None for option in ("tuning", "match", "axes")
+    )
+    if axes is None:
+        axes = dict.fromkeys(path for variant in variants for path in variant.axes)
+    claims = tuple(module.claims())
+    experiment = Experiment(name, existing[name], module.base(), variants, claims, tuning, match, tuple(axes))
     check(experiment)
     return experiment
 
@@ -228,6 +237,9 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"{where}: variants() is empty; it needs at least one")
     if experiment.match not in (None, *MATCHES):
         raise ConfigError(f"{where}: match() must return None or one of {', '.join(MATCHES)}, not {experiment.match!r}")
+    for axis in experiment.axes:
+        if str(axis).partition(".")[0] not in _SETTABLE:
+            raise ConfigError(f"{where}: axes(): {axis!r} is no path that a variant can set{nearest(axis, _SETTABLE)}")
     for variant in experiment.variants:
         here = f"{where}, variant {variant.name!r}"
         if not _NAME.fullmatch(variant.name) or variant.name == BASELINE:
@@ -252,7 +264,7 @@ def check(experiment: Experiment) -> None:
 
 def _check_sections(variant: Variant, here: str, given: bool) -> None:
     """`given`: whether even variants without a parent begin with weights."""
-    allowed = ["model", "data", "train"]
+    allowed = [*_SETTABLE[:3]]
     if variant.parent is not None or given:
         allowed += ["extend", "start"] if variant.trains_further else ["extend"]
     for section in variant.overrides:
