@@ -16,6 +16,7 @@ from jaxgpt.errors import ConfigError, exit_code
 from jaxgpt.experiment import verbs
 from jaxgpt.experiment.index import Listed, listed, read_index
 from jaxgpt.experiment.matching import MATCHES
+from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
 from jaxgpt.experiment.verbs import Work
 from jaxgpt.launch.executor.base import ExecutorConfig, load_executor
@@ -54,6 +55,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
     scales = ", ".join(list_scales(configs))
     parser.add_argument("--scale", metavar="NAME", help=f"how large: {scales} (default: {SCALE})")
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: the scale's)")
+    parser.add_argument(
+        "--where", metavar="FILTER",
+        help="only these runs, such as 'variant=rope|alibi,seed<2', 'state=failed', 'model.position.type~rope*'",
+    )  # fmt: skip
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument(
         "--executor", default="local", metavar="NAME",
@@ -117,7 +122,7 @@ class _Call:
         """What a verb does with the plan."""
         options, console = self.options, self.console
         if verb == "plan" and options.target:
-            return lambda work: verbs.forecast(work.plan, options.target, console)
+            return lambda work: verbs.forecast(work.selected, options.target, console)
         if verb == "plan":
             executor = self.executor()
             return lambda work: verbs.plan(work, executor, console)
@@ -159,20 +164,22 @@ class _Call:
     def work(self) -> Work:
         """What there is to do."""
         options = self.options
+        verbs.stay_off_accelerators()
         experiment = load_experiment(options.exp, self.experiments)
         if options.match:
             experiment = dataclasses.replace(experiment, match=None if options.match == "nothing" else options.match)
         scale = load_scale(options.scale or SCALE, self.configs)
         files = [pair for path in options.config for pair in read_yaml(path).items()]
         pairs = [*files, *(pair for pair in self._pairs() if not pair[0].startswith("executor."))]
-        return verbs.work(experiment, scale, self.configs, options.runs_dir, options.seeds, pairs, options.tune)
+        plan = make_plan(experiment, scale, self.configs, options.runs_dir, options.seeds, pairs)
+        return verbs.work(plan, options.tune, options.where)
 
     def _listed(self) -> tuple[Sequence[Listed], ExecutorConfig]:
         """The runs asked about, and what executes them: as they were started last, where that was with these options,
         or where none are given; else from a plan."""
         index = read_index(self.directory)
         names_runs = any(getattr(self.options, name) not in (None, []) for name in NAMING)
-        if index is not None and (not names_runs or index.options == self.naming()):
+        if index is not None and self.options.where is None and (not names_runs or index.options == self.naming()):
             executor = load_executor(str(index.executor.get("type")), self.configs, tuple(index.executor.items()))
             return index.runs, executor
         return listed(self.work().plans), self.executor()

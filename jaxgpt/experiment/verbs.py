@@ -18,13 +18,15 @@ from jaxgpt.errors import ConfigError, Interrupted, UserError
 from jaxgpt.experiment import clean as cleaning
 from jaxgpt.experiment import engine
 from jaxgpt.experiment import status as states
+from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, needs_of
 from jaxgpt.experiment.index import Index, Listed, listed, write_index
-from jaxgpt.experiment.plan import Plan, make_plan
+from jaxgpt.experiment.plan import Plan
 from jaxgpt.experiment.progress import duration
-from jaxgpt.experiment.spec import Experiment, Scale, Tuning
+from jaxgpt.experiment.spec import Tuning
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
+from jaxgpt.experiment.where import Where, parse_where, select
 from jaxgpt.launch.executor.base import ExecutorConfig
 from jaxgpt.lease import locked
 
@@ -38,29 +40,27 @@ class Work:
     plan: Plan
     trials: Plan | None = None
     choices: Sequence[Choice] = ()
+    where: Where | None = None
+
+    @property
+    def selected(self) -> Plan:
+        """The runs asked for; trials are never selected, for every choice needs all of its."""
+        return self.plan if self.where is None else select(self.plan, self.where)
 
     @property
     def plans(self) -> list[Plan]:
-        return [self.plan] if self.trials is None else [self.trials, self.plan]
+        return [self.selected] if self.trials is None else [self.trials, self.selected]
 
     @property
     def undecided(self) -> bool:
         return self.trials is not None and not self.choices
 
 
-def work(
-    experiment: Experiment,
-    scale: Scale,
-    configs: Path,
-    runs_dir: Path,
-    seeds: int | None,
-    pairs: Sequence[tuple[str, Any]],
-    tune: bool | None,
-) -> Work:
-    """Plan as `make_plan` does. `tune`: whether to choose learning rates; None: as the experiment says, at scales where
-    that means anything."""
-    stay_off_accelerators()
-    return _with_trials(make_plan(experiment, scale, configs, runs_dir, seeds, pairs), tune)
+def work(plan: Plan, tune: bool | None, where: str | None = None) -> Work:
+    """What there is to do. `tune`: whether to choose learning rates; None: as the experiment says, at scales where that
+    means anything. `where`: which runs, as text."""
+    found = _with_trials(plan, tune)
+    return found if where is None else dataclasses.replace(found, where=parse_where(where))
 
 
 def _with_trials(plan: Plan, tune: bool | None) -> Work:
@@ -90,6 +90,8 @@ def plan(work: Work, executor: ExecutorConfig, console: Console) -> int:
     """Show variants, sizes and an estimate of time."""
     for one in work.plans:
         _show_plan(one, executor, console)
+    for sentence in unnamed_differences(work.selected, work.trials is not None):
+        console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
     if work.undecided:
         console.print("the learning rates of the comparison are chosen when its trials (above) are finished")
     return 0
@@ -163,10 +165,10 @@ class Session:
             self.console.print("choosing learning rates")
             failures = self._run(work, work.trials)
             if not failures:
-                work = _with_trials(work.plan, True)
+                work = dataclasses.replace(_with_trials(work.plan, True), where=work.where)
         try:
             if not failures:
-                failures = self._run(work, work.plan)
+                failures = self._run(work, work.selected)
                 if report:
                     _report(work, self.command, self.console)
         finally:
@@ -205,8 +207,11 @@ class Session:
             if not held:
                 self.console.print(Text(f"{where}: all {len(plan.runs)} runs are finished"), soft_wrap=True)
             return held
+        for sentence in unnamed_differences(plan, work.trials is not None):
+            self.console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
         executor = self.executor.make(needs_of(plan, sizes), plan.directory)
-        write_index(plan.directory, Index(self.options, encode(self.executor), listed(work.plans), self.command))
+        everything = listed([work.plan] if work.trials is None else [work.trials, work.plan])
+        write_index(plan.directory, Index(self.options, encode(self.executor), everything, self.command))
         todo = f"{len(waiting)} of {len(plan.runs)} runs to do, {executor.parallel} at a time, in {plan.directory}"
         self.console.print(Text(f"{where}: {todo}"), soft_wrap=True)
         executed = engine.execute(plan, executor, sizes, self.console)
@@ -235,7 +240,7 @@ def _report(work: Work, command: str, console: Console) -> None:
     if work.undecided:
         raise UserError(f"{directory}: its learning rates are not chosen yet; start the trials with the verb run")
     with locked(directory, wait=120.0):  # by another launcher that has just finished, too
-        written = make_report(work.plan, command, work.choices)
+        written = make_report(work.selected, command, work.choices)
         index = write_report(written, directory / "report")
     print_report(written, index, console)
 
@@ -269,7 +274,10 @@ def cancel(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, co
 
 def clean(work: Work, directory: Path, console: Console, yes: bool) -> int:
     """Remove run folders, after asking."""
-    found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs])
+    if work.where is None:
+        found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs])
+    else:
+        found = cleaning.chosen(run for run in work.plan.runs if work.where.matches(run))
     if not found:
         console.print(f"{directory}: nothing to remove")
         return 0

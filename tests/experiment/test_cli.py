@@ -153,6 +153,19 @@ def test_clean_asks_first(run, toy, monkeypatch):
     assert "nothing to remove" in run("clean", *SMALL)[1]
 
 
+def test_where_selects_runs(run, toy):
+    code, out, _ = run("run", *SMALL, "--where", "variant=alibi,seed<1")
+    assert code == 0
+    assert "2 of 2 runs to do" in out, "the baseline beside it, too"
+    assert "5 runs: 3 pending, 2 finished" in run("status", "--exp", "toy")[1]
+    assert "2 runs: 2 finished" in run("status", *SMALL, "--where", "variant=alibi,seed<1")[1]
+    code, out, _ = run("report", *SMALL, "--where", "variant=alibi,seed<1")
+    assert (code, "rope" in out) == (0, False)
+    assert run(*SMALL, "--where", "variant=alibo")[0] == 2
+    assert run("clean", *SMALL, "--where", "variant=alibi,seed=0", "--yes")[0] == 0
+    assert "5 runs: 4 pending, 1 finished" in run("status", "--exp", "toy")[1]
+
+
 def test_options_of_executors(run):
     code, _, err = run(*SMALL, "--executor", "lokal")
     assert code == 2
