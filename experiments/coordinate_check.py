@@ -35,7 +35,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from jaxgpt.config import decode, merge, override, parse_overrides
 from jaxgpt.errors import UserError
 from jaxgpt.experiment.report.series import log_ticks
-from jaxgpt.experiment.report.style import GRID, INK, MARKERS, MUTED, log2_axis, png
+from jaxgpt.experiment.report.style import GRID, INK, MARKERS, MUTED, log2_axis, picture
 from jaxgpt.files import write_atomic
 from jaxgpt.launch.machine import cores
 from jaxgpt.models.decoder import Decoder
@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     given = sys.argv[1:] if arguments is None else arguments
     text = page(rows, " ".join(["python experiments/coordinate_check.py", *given]))
-    (options.out / "coordinate_check.png").write_bytes(png(draw(rows)))
+    (options.out / "coordinate_check.png").write_bytes(picture(draw(rows), "png"))
     write_atomic(options.out / "results.csv", comma_separated(rows))
     write_atomic(options.out / "README.md", text)
     print(text)

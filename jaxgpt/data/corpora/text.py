@@ -26,7 +26,7 @@ _ROWS = 256  # of a table, decoded at a time
 @dataclasses.dataclass(frozen=True)
 class TextConfig(CorpusConfig):
     """Your own files or folders: .txt, .md, .raw and .tokens (one document per file), .jsonl (one per line), each also
-    as .gz; .parquet (one per row, extra `hf`).
+    as .gz; .parquet (one per row, extra `parquet`).
 
     Folders are searched to any depth, hidden files aside. Text is UTF-8 and taken as it is, without a byte order
     mark. Texts that are empty or only white space are passed over.
@@ -109,7 +109,7 @@ class TextConfig(CorpusConfig):
 
     def _rows(self, path: Path) -> Iterator[tuple[str, str]]:
         """(`:row`, text) of every row of a .parquet file, a few at a time."""
-        parquet = from_extra("pyarrow.parquet", "hf", "data.corpus: .parquet files need", DataError)
+        parquet = from_extra("pyarrow.parquet", "parquet", "data.corpus: .parquet files need", DataError)
         try:
             with parquet.ParquetFile(path) as table:
                 names = table.schema_arrow.names

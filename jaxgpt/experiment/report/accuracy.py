@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.series import in_lengths, points
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, log2_axis, looks_in_panels, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, log2_axis, looks_in_panels
 from jaxgpt.experiment.report.tables import Table, cell, headings
 
 _DEPTH = re.compile(r"(.+)_depth_(\d+)")
@@ -107,8 +107,8 @@ def heat_maps(report: Report, name: str) -> tuple[list[int], list[int], dict[str
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
-def figures(report: Report) -> dict[str, tuple[str, bytes]]:
-    """File name -> (caption, PNG): curves of every accuracy, and a heat map of every one measured at depths."""
+def figures(report: Report) -> dict[str, tuple[str, Figure]]:
+    """Name of its PNG -> (caption, figure): curves of every accuracy, heat maps of every one measured at depths."""
     drawn = {}
     for metric in metrics(report):
         caption = f"{title(metric)}: share right by length, mean over seeds with its 95% t interval; L dashed."
@@ -134,7 +134,7 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     return figure, every[:count]
 
 
-def _curves(report: Report, metric: str) -> bytes:
+def _curves(report: Report, metric: str) -> Figure:
     """A picture for each panel."""
     shown = panels(report, metric)
     figure, grid = _grid(len(shown), 3.6, 2.9)
@@ -160,10 +160,10 @@ def _curves(report: Report, metric: str) -> bytes:
         axes.grid(True, color=GRID, linewidth=0.8)
     grid[0].set_ylabel("share right", fontsize=9, color=MUTED)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(len(lines), 6), frameon=False)
-    return png(figure)
+    return figure
 
 
-def _heat_maps(report: Report, name: str) -> bytes:
+def _heat_maps(report: Report, name: str) -> Figure:
     """A panel for each variant: depth downwards, context to the right, the mean share in every field."""
     depths, contexts, fields = heat_maps(report, name)
     figure, grid = _grid(len(fields), 3.4, 2.9)
@@ -179,4 +179,4 @@ def _heat_maps(report: Report, name: str) -> bytes:
         axes.set_title(report.label_in_panel(variant), loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_xlabel("tokens of context", fontsize=9, color=MUTED)
     grid[0].set_ylabel("depth", fontsize=9, color=MUTED)
-    return png(figure)
+    return figure

@@ -1,4 +1,4 @@
-"""The PNG figures, by matplotlib. The same results make the same pixels."""
+"""The figures, by matplotlib. The same results make the same pixels."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from jaxgpt.experiment.report.series import (
     thinned,
     validation,
 )
-from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, log2_axis, looks, png
+from jaxgpt.experiment.report.style import GRID, INK, MUTED, Look, log2_axis, looks
 from jaxgpt.experiment.statistics import t_interval
 
 Curves = dict[str, list[Point]]
 
 
-def figures(report: Report) -> dict[str, tuple[str, bytes]]:
-    """File name -> (caption, PNG), those for which there is something to draw, the most important first."""
+def figures(report: Report) -> dict[str, tuple[str, Figure]]:
+    """Name of its PNG -> (caption, figure), those for which there is something to draw, the most important first."""
     results = report.results
     everyone = [*results.variants, *results.baselines]
-    drawn: dict[str, tuple[str, bytes]] = accuracy.figures(report)
+    drawn: dict[str, tuple[str, Figure]] = accuracy.figures(report)
     for protocol, name in PROTOCOLS.items():
         metric = f"{protocol}_nll"
         curves = {v: exponentials(points(results, v, metric)) for v in everyone}
@@ -70,7 +70,7 @@ def figures(report: Report) -> dict[str, tuple[str, bytes]]:
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
-def _along_context(report: Report, curves: Curves, title: str, y_name: str, x_name: str) -> bytes:
+def _along_context(report: Report, curves: Curves, title: str, y_name: str, x_name: str) -> Figure:
     figure, axes = _canvas(title, _band_note(report), x_name, y_name)
     shown = {variant: curve for variant, curve in curves.items() if curve}
     low, high = limits(list(shown.values()))
@@ -82,10 +82,10 @@ def _along_context(report: Report, curves: Curves, title: str, y_name: str, x_na
     contexts = sorted({point.context for curve in shown.values() for point in curve})
     _log_x(axes, report, contexts)
     _name_lines(axes, report, shown)
-    return png(figure)
+    return figure
 
 
-def _by_position(report: Report, curves: Curves) -> bytes:
+def _by_position(report: Report, curves: Curves) -> Figure:
     figure, axes = _canvas("Loss by position", _band_note(report), "position in the window (tokens)", "nats per token")
     shown = {variant: curve for variant, curve in curves.items() if curve}
     for variant, curve in shown.items():
@@ -97,10 +97,10 @@ def _by_position(report: Report, curves: Curves) -> bytes:
     _log_x(axes, report, [p for p in positions if p & (p - 1) == 0 or p == length] or positions)
     axes.set_xlim(positions[0] / 1.1, positions[-1] * 1.04)
     _name_lines(axes, report, shown)
-    return png(figure)
+    return figure
 
 
-def _training(report: Report) -> bytes:
+def _training(report: Report) -> Figure:
     note = "Lines: training loss of each run. Marks: validation loss, mean over seeds."
     figure, axes = _canvas("Training", note, "training tokens", "nats per token")
     ends: Curves = {}
@@ -129,7 +129,7 @@ def _training(report: Report) -> bytes:
     axes.set_xlim(0, max((point.context for end in ends.values() for point in end), default=1) * 1.01)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tokens(value)))
     _name_lines(axes, report, ends)
-    return png(figure)
+    return figure
 
 
 def _end(x: float, y: float) -> list[Point]:

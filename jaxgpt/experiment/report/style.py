@@ -6,6 +6,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
@@ -46,11 +47,21 @@ class Look:
         return f"rgba({red},{green},{blue},{opacity})"
 
 
-def png(figure: Figure) -> bytes:
-    """The bytes of a figure's PNG file, the same for the same figure."""
+PICTURES: dict[str, dict[str, None]] = {
+    # No name of the software and no date inside: they would change the bytes.
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+"""Formats of figures, and what each leaves out of its metadata."""
+
+
+def picture(figure: Figure, kind: str) -> bytes:
+    """The bytes of a figure's file in one of `PICTURES`, the same for the same figure."""
     buffer = io.BytesIO()
-    # No name of the software inside: its version would change the bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Names inside an SVG are random without a salt; journals refuse the fonts that a PDF has by default (type 3).
+    with rc_context({"svg.hashsalt": "jaxgpt", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, metadata=PICTURES[kind])
     return buffer.getvalue()
 
 

@@ -175,7 +175,7 @@ def test_path_is_a_text_or_a_list():
     assert decode(CorpusConfig, {"type": "text", "path": ["a", "b"]}) == TextConfig(path=("a", "b"))
 
 
-@pytest.mark.torch  # the extra hf
+@pytest.mark.torch  # the extra parquet, which hf brings
 def test_tables_give_a_document_per_row(tmp_path):
     import pyarrow
     import pyarrow.parquet
@@ -199,5 +199,5 @@ def test_tables_give_a_document_per_row(tmp_path):
 def test_tables_need_their_library(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(DataError, match=r"need the extra hf"):
+    with pytest.raises(DataError, match=r"need the extra parquet"):
         list(TextConfig(str(tmp_path)).documents())

@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
-from jaxgpt.experiment.report import Report, write_report
+import pytest
+
+from jaxgpt.errors import ConfigError, UserError
+from jaxgpt.experiment.report import FORMATS, Report, write_report
 from jaxgpt.experiment.results import Results, read_results, read_timings
 
 Make = Callable[..., Report]
@@ -41,3 +48,72 @@ def test_figures_of_an_earlier_report_do_not_stay(make_report: Make, tmp_path: P
     write_report(dataclasses.replace(report, curves=[]), tmp_path)
     assert not (tmp_path / "training.png").exists()
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_tables_and_figures_in_other_formats(make_report: Make, tmp_path: Path):
+    report = make_report()
+    one, two = (write_report(report, tmp_path / name, ["latex", "svg", "pdf"]).parent for name in ("one", "two"))
+    pictures = {path.stem for path in one.glob("*.png")}
+    assert len(pictures) == 5
+    assert {path.stem for path in one.glob("*.svg")} == {path.stem for path in one.glob("*.pdf")} == pictures
+    assert (one / "results.tex").read_text().count(r"\begin{table}") == 2
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+    for path in one.glob("*.svg"):
+        root = ElementTree.fromstring(path.read_bytes())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10
+    for path in one.glob("*.pdf"):
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF-")
+        assert content.rstrip().endswith(b"%%EOF")
+        assert int(content.split(b"startxref")[1].split()[0]) == content.rindex(b"xref\n0 ")
+        assert b"CreationDate" not in content
+        assert b"/Type3" not in content
+
+
+def test_files_repeat_in_another_process(make_report: Make, tmp_path: Path):
+    """Whatever the order of its sets, which differs from process to process."""
+    write_report(make_report(), tmp_path / "stored")
+    program = (
+        "import sys; from pathlib import Path; from jaxgpt.experiment.report import read_report, write_report\n"
+        "write_report(read_report(Path(sys.argv[1]), []), Path(sys.argv[2]), ['svg', 'pdf', 'latex'])"
+    )
+    folders = [tmp_path / number for number in ("1", "2")]
+    for folder in folders:
+        environment = {**os.environ, "PYTHONHASHSEED": folder.name}
+        subprocess.run([sys.executable, "-c", program, tmp_path / "stored", folder], env=environment, check=True)
+    assert len(list(folders[0].glob("*.pdf"))) == 4
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
+
+
+def test_a_folder_never_holds_files_of_two_reports(make_report: Make, tmp_path: Path):
+    report = make_report()
+    write_report(report, tmp_path, ["latex", "svg", "pdf"])
+    (tmp_path / "paper.pdf").write_text("mine")
+    write_report(dataclasses.replace(report, curves=[]), tmp_path, ["svg"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not {"results.tex", "training.svg", "training.pdf", "training.png", "perplexity.pdf"} & names
+    assert {"perplexity.svg", "perplexity.png", "paper.pdf"} <= names
+
+
+def test_a_format_that_does_not_exist(make_report: Make, tmp_path: Path):
+    with pytest.raises(ConfigError, match="--export: no format is called 'parket'; did you mean 'parquet'"):
+        write_report(make_report(), tmp_path / "report", ["svg", "parket"])
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_library_that_is_not_installed_is_missed_before_anything_is_written(make_report: Make, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"results.parquet needs the extra parquet: pip install 'jaxgpt\[parquet\]'"):
+        write_report(make_report(), tmp_path / "report", ["parquet"])
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.torch  # the extra parquet, which hf brings
+def test_parquet_beside_csv(make_report: Make, tmp_path: Path):
+    write_report(make_report(), tmp_path, FORMATS)
+    assert (tmp_path / "results.parquet").read_bytes().startswith(b"PAR1")
+    write_report(make_report(), tmp_path, ["csv"])
+    assert not (tmp_path / "results.parquet").exists()
