@@ -171,6 +171,10 @@ def test_variants_have_the_overrides_as_variants_have_them():
     ("sweep", "expected"),
     [
         (POSITIONS, ["rope", "alibi"]),
+        (
+            grid(POSITIONS, when(is_rope, axis("model.position.theta", [1e4, 1e6]))),
+            ["rope-theta=10000", "rope-theta=1e+06", "alibi"],
+        ),
         (grid(A, axis("model.bias", [True, False])), [f"a={a}-bias={b}" for a in (1, 2) for b in ("true", "false")]),
         (axis("model.a", [None, 0.5, 1e-5, 0.1 + 0.2]), ["a=none", "a=0.5", "a=1e-05", "a=0.30000000000000004"]),
         (axis("model.order", [["local", "global"], ["global"]]), ["order=local+global", "order=global"]),

@@ -209,3 +209,8 @@ def test_what_no_seed_decides_belongs_to_every_seed(toy, llama_checkpoint):
     assert chosen(plan, "seed=2") == [("5-gram", 0), ("llama", 0), ("on", 2)]
     assert chosen(plan, "seed=2,variant=llama") == [("5-gram", 0), ("llama", 0)]
     assert select(plan, parse_where("seed=2,variant=llama")).seeds == (2,)
+
+
+def test_names_of_swept_variants_are_values_like_others():
+    (term,) = parse_where("variant=rope-theta=1e+06|base").terms
+    assert (term.key, term.operator, term.values) == ("variant", "=", ("rope-theta=1e+06", "base"))
