@@ -18,7 +18,8 @@ from jaxgpt.experiment.index import Listed, listed, read_index
 from jaxgpt.experiment.matching import MATCHES
 from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
-from jaxgpt.experiment.verbs import Work
+from jaxgpt.experiment.verbs import Work, make_work
+from jaxgpt.experiment.where import parse_where
 from jaxgpt.launch.executor.base import ExecutorConfig, load_executor
 
 VERBS = {
@@ -87,6 +88,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
         help="override the configuration of all variants, such as train.steps=500, or of the executor, such as "
         "executor.retries=5",
     )  # fmt: skip
+    parser.add_argument(
+        "--export", nargs="+", default=[], metavar="FORMAT",
+        help="the report as well as parquet (extra parquet), latex, and its figures as svg, pdf",
+    )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="with status: show it and end")
     parser.add_argument("--yes", action="store_true", help="with clean: do not ask")
     return parser
@@ -112,6 +117,10 @@ class _Call:
             raise ConfigError("--exp NAME: which experiment? --list names them")
         if options.target and verb != "plan":
             raise ConfigError("--target: goes with plan; runs are started on the machine that has the devices")
+        if options.export:
+            from jaxgpt.experiment.report import check_formats
+
+            check_formats(options.export)
         if verb == "status":
             return verbs.status(*self._listed(), self.directory, self.console, options.once)
         if verb == "cancel":
@@ -127,11 +136,11 @@ class _Call:
             executor = self.executor()
             return lambda work: verbs.plan(work, executor, console)
         if verb == "report":
-            return lambda work: verbs.report(work, self.command, console)
+            return lambda work: verbs.report(work, self.command, console, options.export)
         if verb == "clean":
             return lambda work: verbs.clean(work, self.directory, console, options.yes)
         executor = self.executor()
-        session = verbs.Session(executor, self.naming(), self.command, console)
+        session = verbs.Session(executor, self.naming(), self.command, console, options.export)
         if verb == "retry":
             return session.retry
         return lambda work: session.run(work, report=verb is None)
@@ -172,7 +181,8 @@ class _Call:
         files = [pair for path in options.config for pair in read_yaml(path).items()]
         pairs = [*files, *(pair for pair in self._pairs() if not pair[0].startswith("executor."))]
         plan = make_plan(experiment, scale, self.configs, options.runs_dir, options.seeds, pairs)
-        return verbs.work(plan, options.tune, options.where)
+        where = parse_where(options.where) if options.where is not None else None
+        return make_work(plan, options.tune, where)
 
     def _listed(self) -> tuple[Sequence[Listed], ExecutorConfig]:
         """The runs asked about, and what executes them: as they were started last, where that was with these options,

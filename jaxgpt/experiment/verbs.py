@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from jaxgpt.experiment.plan import Plan
 from jaxgpt.experiment.progress import duration
 from jaxgpt.experiment.spec import Tuning
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
-from jaxgpt.experiment.where import Where, parse_where, select
+from jaxgpt.experiment.where import Where, select
 from jaxgpt.launch.executor.base import ExecutorConfig
 from jaxgpt.lease import locked
 
@@ -44,7 +45,7 @@ class Work:
 
     @property
     def selected(self) -> Plan:
-        """The runs asked for; trials are never selected, for every choice needs all of its."""
+        """The runs asked for."""
         return self.plan if self.where is None else select(self.plan, self.where)
 
     @property
@@ -56,24 +57,20 @@ class Work:
         return self.trials is not None and not self.choices
 
 
-def work(plan: Plan, tune: bool | None, where: str | None = None) -> Work:
+def make_work(plan: Plan, tune: bool | None, where: Where | None = None) -> Work:
     """What there is to do. `tune`: whether to choose learning rates; None: as the experiment says, at scales where that
-    means anything. `where`: which runs, as text."""
-    found = _with_trials(plan, tune)
-    return found if where is None else dataclasses.replace(found, where=parse_where(where))
-
-
-def _with_trials(plan: Plan, tune: bool | None) -> Work:
+    means anything. `where`: of which runs."""
     tuning = plan.experiment.tuning if tune is None and plan.scale.tune else None
     if tune:
         tuning = plan.experiment.tuning or Tuning()
     if tuning is None:
-        return Work(plan)
-    trials = grid_plan(plan, tuning)
+        return Work(plan, where=where)
+    asked = plan if where is None else select(plan, where)
+    trials = grid_plan(asked, tuning)
     if not trials.runs:  # all weights are given
-        return Work(plan)
-    choices = choose(plan, trials, tuning)
-    return Work(with_rates(plan, choices) if choices else plan, trials, choices)
+        return Work(plan, where=where)
+    choices = choose(asked, trials, tuning)
+    return Work(with_rates(plan, choices) if choices else plan, trials, choices, where)
 
 
 def stay_off_accelerators() -> None:
@@ -90,8 +87,7 @@ def plan(work: Work, executor: ExecutorConfig, console: Console) -> int:
     """Show variants, sizes and an estimate of time."""
     for one in work.plans:
         _show_plan(one, executor, console)
-    for sentence in unnamed_differences(work.selected, work.trials is not None):
-        console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
+    _warn(work, console)
     if work.undecided:
         console.print("the learning rates of the comparison are chosen when its trials (above) are finished")
     return 0
@@ -126,6 +122,12 @@ def _show_plan(plan: Plan, executor: ExecutorConfig, console: Console) -> None:
         console.print(f"estimate: {duration(guess.seconds)}, from {guess.basis}", highlight=False)
 
 
+def _warn(work: Work, console: Console) -> None:
+    """Say what arms differ in that the experiment does not name."""
+    for sentence in unnamed_differences(work.plan, bool(work.choices)):
+        console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
+
+
 def forecast(plan: Plan, targets: Sequence[str], console: Console) -> int:
     """Compile what the plan trains for devices that are not here; the exit code."""
     from jaxgpt.parallel.targets import find_target
@@ -151,12 +153,14 @@ def forecast(plan: Plan, targets: Sequence[str], console: Console) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """How runs are started. `options`: those that name the runs, for the index."""
+    """How runs are started. `options`: those that name the runs, for the index; `formats`: what the report is written
+    as, beside CSV and PNG."""
 
     executor: ExecutorConfig
     options: Mapping[str, Any]
     command: str
     console: Console
+    formats: Sequence[str] = ()
 
     def run(self, work: Work, report: bool) -> int:
         """Run what is pending, trials first, and report; the exit code."""
@@ -165,12 +169,13 @@ class Session:
             self.console.print("choosing learning rates")
             failures = self._run(work, work.trials)
             if not failures:
-                work = dataclasses.replace(_with_trials(work.plan, True), where=work.where)
+                work = make_work(work.plan, True, work.where)
         try:
             if not failures:
+                _warn(work, self.console)
                 failures = self._run(work, work.selected)
                 if report:
-                    _report(work, self.command, self.console)
+                    _report(work, self.command, self.console, self.formats)
         finally:
             print_failures(failures, self.console)
         return 1 if failures else 0
@@ -207,8 +212,6 @@ class Session:
             if not held:
                 self.console.print(Text(f"{where}: all {len(plan.runs)} runs are finished"), soft_wrap=True)
             return held
-        for sentence in unnamed_differences(plan, work.trials is not None):
-            self.console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
         executor = self.executor.make(needs_of(plan, sizes), plan.directory)
         everything = listed([work.plan] if work.trials is None else [work.trials, work.plan])
         write_index(plan.directory, Index(self.options, encode(self.executor), everything, self.command))
@@ -225,23 +228,24 @@ class Session:
 # --------------------------------------------------------------------------------------------------------------- report
 
 
-def report(work: Work, command: str, console: Console) -> int:
+def report(work: Work, command: str, console: Console, formats: Sequence[str]) -> int:
     """Write what is finished as a report."""
-    _report(work, command, console)
+    _report(work, command, console, formats)
     return 0
 
 
-def _report(work: Work, command: str, console: Console) -> None:
-    """Write the report and print its essence."""
+def _report(work: Work, command: str, console: Console, formats: Sequence[str]) -> None:
+    """Write the report and print its essence. That of some runs has a folder of its own beside that of all."""
     from jaxgpt.experiment.collect import make_report, print_report
     from jaxgpt.experiment.report import write_report
 
     directory = work.plan.directory
+    name = "report" if work.where is None else re.sub(r"[^\w.=<>~|-]+", "_", f"report-{work.where}")
     if work.undecided:
         raise UserError(f"{directory}: its learning rates are not chosen yet; start the trials with the verb run")
     with locked(directory, wait=120.0):  # by another launcher that has just finished, too
         written = make_report(work.selected, command, work.choices)
-        index = write_report(written, directory / "report")
+        index = write_report(written, directory / name, formats)
     print_report(written, index, console)
 
 

@@ -161,9 +161,19 @@ def test_where_selects_runs(run, toy):
     assert "2 runs: 2 finished" in run("status", *SMALL, "--where", "variant=alibi,seed<1")[1]
     code, out, _ = run("report", *SMALL, "--where", "variant=alibi,seed<1")
     assert (code, "rope" in out) == (0, False)
+    assert (toy.runs / "toy" / "report-variant=alibi_seed<1" / "results.csv").exists()
+    assert not (toy.runs / "toy" / "report").exists()
     assert run(*SMALL, "--where", "variant=alibo")[0] == 2
     assert run("clean", *SMALL, "--where", "variant=alibi,seed=0", "--yes")[0] == 0
     assert "5 runs: 4 pending, 1 finished" in run("status", "--exp", "toy")[1]
+
+
+def test_export(run, toy):
+    assert run(*SMALL, "--export", "svg", "latex")[0] == 0
+    assert {path.suffix for path in (toy.runs / "toy" / "report").iterdir()} >= {".csv", ".png", ".svg", ".tex"}
+    code, out, err = run(*SMALL, "--seeds", "3", "--export", "swg")
+    assert (code, out) == (2, ""), "before anything is run"
+    assert "--export: no format is called 'swg'; did you mean 'svg'?" in err
 
 
 def test_options_of_executors(run):
