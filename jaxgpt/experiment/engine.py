@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,9 @@ from jaxgpt.lease import is_locked
 
 if TYPE_CHECKING:
     from jaxgpt.data.dataset import Dataset
+
+FULL = 2**23
+"""Bytes free on a disk below which a failure that said nothing is put down to that."""
 
 Command = Callable[[Run], Sequence[str]]
 
@@ -225,7 +229,20 @@ def _words(run: Run, outcome: Outcome) -> str:
         return status["message"]
     if outcome.ok:
         return "ended without finishing its evaluations"
-    return outcome.describe() + (f", {outcome.attempts} times" if outcome.attempts > 1 else "")
+    said = tail(run.folder.log, 1)
+    if not outcome.from_outside and said.startswith("error: "):
+        return said.removeprefix("error: ")
+    times = f", {outcome.attempts} times" if outcome.attempts > 1 else ""
+    return outcome.describe() + times + _full_disk(run.folder.path)
+
+
+def _full_disk(place: Path) -> str:
+    """Words for a run that could not even say what was wrong."""
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return ""
+    return f" ({free / 2**20:.1f} MiB are left on the disk of {place.parent})" if free < FULL else ""
 
 
 def print_failures(failures: Sequence[Failure], console: Console) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.experiment.launching import call, kill, settle, start, workers
 
-EACH = 4
+EACH = 3
 """How often every misfortune comes at least."""
 
 

@@ -1,9 +1,11 @@
 """The engine with a worker that only pretends: what is started, what is skipped, what is said of failures."""
 
 import json
+import shutil
 import sys
 import threading
 import time
+import types
 
 import pytest
 from rich.console import Console
@@ -85,6 +87,24 @@ def test_failures_are_kept_apart_and_named(toy):
         ("alibi", 1): "ended without finishing its evaluations",
     }
     assert not executed.interrupted
+
+
+def test_a_failure_that_could_not_be_written_down_has_a_reason_too(toy, monkeypatch):
+    plan = toy.plan(seeds=1)
+    words = "import sys; sys.exit('error: runs/x: cannot be written (No space left on device); free space')"
+
+    def command(run):
+        code = words if run.variant == "rope" else "raise SystemExit(1)"
+        return [sys.executable, "-S", "-c", code]
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=2**20))
+    executed = engine.execute(plan, Pool([Slot()], interval=0.02), SIZES, Console(quiet=True), command)
+    messages = [one.message for one in executed.failures]
+    assert messages == [
+        f"exit code 1 (1.0 MiB are left on the disk of {plan.directory})",
+        "runs/x: cannot be written (No space left on device); free space",
+        f"exit code 1 (1.0 MiB are left on the disk of {plan.directory})",
+    ]
 
 
 def test_failures_are_printed_with_their_log(toy, capsys):
