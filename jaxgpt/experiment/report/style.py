@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -75,10 +75,13 @@ def log2_axis(axes: Axes, ticks: Sequence[int], names: Sequence[str]) -> None:
 
 def looks(report: Report) -> dict[str, Look]:
     """Variant -> look, by the order of the variants; baselines are grey and dotted."""
-    found = {variant: _look(number) for number, variant in enumerate(report.results.variants)}
-    for variant in report.results.baselines:
-        found[variant] = Look("#8a8f98", "", "line-ew", ":", "dot")
-    return found
+    return looks_in_order(report.results.variants, report.results.baselines)
+
+
+def looks_in_order(variants: Iterable[str], baselines: Iterable[str] = ()) -> dict[str, Look]:
+    """Name -> look, of variants in the order of a report and of baselines."""
+    found = {variant: _look(number) for number, variant in enumerate(variants)}
+    return found | {variant: Look("#8a8f98", "", "line-ew", ":", "dot") for variant in baselines}
 
 
 def looks_in_panels(report: Report) -> dict[str, Look]:
