@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -10,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 # Chromium expects the pipe's ends at the numbers 3 and 4.
-LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
+LAUNCH = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execvp(sys.argv[3], sys.argv[3:])"
 
 
 def require_chromium() -> None:
@@ -95,13 +95,12 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60) -> Any:
-        """The value of an expression as soon as it is true."""
+    def wait(self, script: str, seconds: float = 60) -> None:
+        """Wait until an expression is true."""
         until = time.monotonic() + seconds
-        while not (value := self.evaluate(script)):
+        while not self.evaluate(f"!!({script})"):
             assert time.monotonic() < until, f"never true: {script}"
             time.sleep(0.05)
-        return value
 
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load a page in a window of this size, in pixels."""
@@ -114,8 +113,6 @@ class Browser:
 
     def picture(self, path: Path) -> None:
         """Write the whole page as a PNG file."""
-        import base64
-
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
@@ -133,6 +130,3 @@ def _pipe() -> tuple[int, int]:
     for end in ends:
         os.close(end)
     return moved[0], moved[1]
-
-
-Open = Callable[..., Browser]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxgpt.config import parse_overrides
 from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.results import Results, Row
 from jaxgpt.experiment.spec import load_experiment, load_scale
+from tests.experiment.browser import Browser
 
 LENGTH = 128
 CONTEXTS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -65,6 +66,14 @@ def make_results(
         rows += [Row("trial", "5-gram", 0, "fixed_target_nll", c, 3.62, "nats/token") for c in CONTEXTS]
         rows += [Row("trial", "5-gram", 0, "non_overlapping_nll", c, 3.66, "nats/token") for c in CONTEXTS[2:5]]
     return Results(rows, LENGTH, variants=tuple(fixed))
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Headless Chromium; skips where there is none."""
+    found = Browser(tmp_path / "profile")
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import ipaddress
 import json
 import math
 import re
+import signal
 import socket
 import sys
 import threading
@@ -109,12 +110,15 @@ def serve(
     """Show the runs in a folder until Ctrl-C. Arguments and errors as of `Server`."""
     console = console or Console()
     with Server(runs_dir, host, port, refresh) as server:
-        console.print(f"{runs_dir} is shown at {server.url} (Ctrl-C ends)", highlight=False, soft_wrap=True)
-        if not server.loopback:
-            warning = f"warning: whoever reaches port {server.port} of this machine can read all runs, logs included"
-            console.print(Text(warning, "yellow"), soft_wrap=True)
         try:
-            threading.Event().wait()
+            console.print(Text(f"{runs_dir} is shown at {server.url} (Ctrl-C ends)"), soft_wrap=True)
+            if not server.loopback:
+                warning = (
+                    f"warning: whoever reaches port {server.port} of this machine can read all runs and their logs"
+                )
+                console.print(Text(warning, "yellow"), soft_wrap=True)
+            while True:
+                signal.pause()  # until any signal
         except KeyboardInterrupt:
             console.print("stopped")
 

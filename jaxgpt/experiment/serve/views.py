@@ -43,14 +43,13 @@ class Views:
         """Runs, arms, evaluations by context, and what tells the arms' configurations apart."""
         runs, about = self.store.runs(name), self.store.about(name)
         arms = arms_of(runs, about)
-        owner = {run.name: arm for arm in arms for run in arm.runs}
         compared = {arm.name: arm.config for arm in arms if not arm.baseline}
         return {
             "name": name,
             "title": str(about.get("title", "")),
             "report": self.store.report(name) is not None,
             "arms": [_arm(arm) for arm in arms if arm.runs or arm.sources],
-            "runs": [_line(run, owner[run.name]) for run in runs],
+            "runs": [_line(run, arm) for arm in arms for run in sorted(arm.runs, key=lambda run: run.seed)],
             "comparison": self._comparison(name, runs, arms, about),
             "differences": {
                 "names": [arm.label for arm in arms if not arm.baseline],
@@ -96,10 +95,8 @@ class Views:
         arm, run = found[name]
         environment = run.environment()
         return {
-            "name": name,
-            "experiment": experiment,
-            "arm": _arm(arm),
             **_line(run, arm),
+            "look": _arm(arm),
             "curves": [{"arm": arm.name, "label": f"seed {run.seed}", **self._curves.of([run], axis, MOST_POINTS)}],
             "axis": axis,
             "config": flat(run.config),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,10 +11,9 @@ import pytest
 
 from jaxgpt.experiment.report import Report
 from jaxgpt.experiment.report.page import page
+from tests.experiment.browser import Browser
 
 Make = Callable[..., Report]
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Outline(HTMLParser):
@@ -64,35 +60,19 @@ def test_page_without_claims_and_curves(make_report: Make):
     assert outline.count("table") == 7
 
 
-def dump(html: Path, profile: Path) -> tuple[str, list[str]]:
-    """The page after its scripts have run, and what they said on the console. No name resolves: there is no network."""
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=10000",
-        "--window-size=1280,4000", f"--user-data-dir={profile}", "--dump-dom", html.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.fixture
-def chromium() -> None:
-    if CHROMIUM is None:
-        message = "Chromium is not installed: install the package chromium to check the page in a browser"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+def dump(browser: Browser, html: Path) -> str:
+    """The page after its scripts have run."""
+    browser.open(html.as_uri(), height=4000)
+    browser.wait("[...document.querySelectorAll('.plotly-graph-div')].every((one) => one.querySelector('g.trace'))")
+    return browser.evaluate("document.documentElement.outerHTML")
 
 
 @pytest.mark.browser
-@pytest.mark.usefixtures("chromium")
-def test_chromium_draws_the_curves_without_a_word_on_the_console(make_report: Make, tmp_path: Path):
+def test_chromium_draws_the_curves_without_a_word_on_the_console(make_report: Make, tmp_path: Path, browser: Browser):
     html = tmp_path / "index.html"
     html.write_text(page(make_report()), encoding="utf-8")
-    dom, console = dump(html, tmp_path / "profile")
-    assert console == []
+    dom = dump(browser, html)
+    assert browser.console == []
     drawn = {name: dom.split(f'id="{name}"', 1)[1] for name in ("contexts", "positions", "training")}
     for name, lines in (("contexts", 11), ("positions", 10), ("training", 16)):
         figure = drawn[name].split("</section>", 1)[0]
@@ -106,9 +86,8 @@ def test_chromium_draws_the_curves_without_a_word_on_the_console(make_report: Ma
 
 
 @pytest.mark.browser
-@pytest.mark.usefixtures("chromium")
-def test_an_error_on_the_console_would_be_seen(tmp_path: Path):
+def test_an_error_on_the_console_would_be_seen(tmp_path: Path, browser: Browser):
     html = tmp_path / "index.html"
     html.write_text("<html><body><script>missing.call()</script></body></html>")
-    _, console = dump(html, tmp_path / "profile")
-    assert any("missing is not defined" in line for line in console)
+    dump(browser, html)
+    assert any("missing is not defined" in line for line in browser.console)

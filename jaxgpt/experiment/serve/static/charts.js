@@ -80,7 +80,9 @@ function hover(label, curve) {
 }
 
 export function short(value) {
-  return value === null || value === undefined ? "" : String(Number(value.toPrecision(4)));
+  if (value === null || value === undefined) return "";
+  const digits = value.toPrecision(4), size = Math.abs(value);
+  return size >= 1e4 || (size < 1e-3 && size > 0) ? String(Number(digits)) : digits;
 }
 
 /** Plotly reads some HTML in texts, which names are not. */

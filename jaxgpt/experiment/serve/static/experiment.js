@@ -5,7 +5,7 @@ import { drawContexts, drawCurves, seen, short } from "./charts.js";
 import { runColumns, runRow } from "./runs.js";
 
 const name = about.experiment, arms = new Map(), hidden = new Set();
-let now = null, curves = null;
+let now = null, curves = null, drawn = "";
 
 // -------------------------------------------------------------------------------------------------------------- legend
 
@@ -99,15 +99,18 @@ watch(() => address("api", "experiment", name), (data) => {
   find("report").firstChild.href = address("report", name);
   fillSelect(find("view"), data.comparison.map((view) => view.name));
   find("measured").hidden = !data.comparison.length;
-  showLegend();
-  showCurves();
   showRuns();
-  showView();
+  const key = JSON.stringify([data.arms, data.comparison]);
+  if (key !== drawn) {
+    drawn = key;
+    showLegend();
+    showCurves();
+    showView();
+  }
   showDifferences(find("differences"), data.differences);
-  fillSelect(a, data.runs.map((run) => run.name));
-  const first = b.options.length === 0;
-  fillSelect(b, data.runs.map((run) => run.name));
-  if (first && !new URLSearchParams(location.search).has("b")) b.selectedIndex = Math.min(1, b.options.length - 1);
+  const trained = data.runs.filter((run) => run.seed !== null).map((run) => run.name);
+  fillSelect(a, trained);
+  fillSelect(b, trained, trained.length - 1);
   lookBetween ??= watch(
     () => `${address("api", "between", name)}?${new URLSearchParams({ a: a.value, b: b.value })}`,
     (found) => showDifferences(find("between"), found),

@@ -3,8 +3,8 @@
 import { address, fillTable, find, setText, watch } from "./live.js";
 
 const columns = [
-  { name: "Experiment", kind: "name" }, { name: "What it asks", kind: "words" }, { name: "Runs", kind: "number" },
-  { name: "States" }, { name: "Last change" }, { name: "Report" },
+  { name: "Experiment", kind: "name" }, { name: "Runs", kind: "number" }, { name: "States" }, { name: "Last change" },
+  { name: "Report" }, { name: "What it asks", kind: "words" },
 ];
 
 function row(one) {
@@ -12,9 +12,9 @@ function row(one) {
   return {
     key: one.name,
     cells: [
-      { text: one.name, href: address("experiment", one.name) }, one.title, { text: String(one.runs), sort: one.runs },
+      { text: one.name, href: address("experiment", one.name) }, { text: String(one.runs), sort: one.runs },
       { states, sort: states.join() }, { since: one.changed, sort: one.changed },
-      one.report ? { text: "report", href: address("report", one.name) } : "",
+      one.report ? { text: "report", href: address("report", one.name) } : "", one.title,
     ],
   };
 }

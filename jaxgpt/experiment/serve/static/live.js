@@ -58,13 +58,13 @@ export function control(id, changed) {
   return element;
 }
 
-export function fillSelect(select, names, labels = names) {
-  const key = JSON.stringify([names, labels]);
+export function fillSelect(select, names, first = 0) {
+  const key = JSON.stringify(names);
   if (select.listed === key) return;
   select.listed = key;
   const wanted = select.value || new URLSearchParams(location.search).get(select.id);
-  select.replaceChildren(...names.map((name, i) => new Option(labels[i], name)));
-  if (names.includes(wanted)) select.value = wanted;
+  select.replaceChildren(...names.map((name) => new Option(name)));
+  if (names.length) select.value = names.includes(wanted) ? wanted : names[first];
 }
 
 export function setText(element, text) {

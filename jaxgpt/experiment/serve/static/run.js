@@ -9,7 +9,7 @@ const { experiment, run: name } = about;
 let now = null, end = null;
 
 function showCurves() {
-  if (now) drawCurves(find("curves"), now, new Map([[now.arm.name, now.arm]]), { y: y.value });
+  if (now) drawCurves(find("curves"), now, new Map([[now.look.name, { ...now.look, dash: "solid" }]]), { y: y.value });
 }
 
 function showFacts() {

@@ -15,7 +15,7 @@ export function runRow(experiment, run) {
   return {
     key: run.name,
     cells: [
-      { text: run.label, href, dot: seen(run.colour) }, figure(run.seed), { states: [[run.state, run.state]], sort: run.state },
+      { text: run.label, href, dot: seen(run.colour) }, figure(run.seed, String), { states: [[run.state, run.state]], sort: run.state },
       { text: stepOf(run), sort: run.step }, figure(run.loss), figure(run.validation_loss), figure(run.speed, grouped),
       run.left ?? "", wanted ? `${done}/${wanted}` : "", { since: run.changed, sort: run.changed },
       [run.message, ...run.problems].filter(Boolean).join("; "),
