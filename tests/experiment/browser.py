@@ -111,6 +111,12 @@ class Browser:
         self.call("Page.navigate", url=url)
         self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one place, and let go of it at another."""
+        for kind, (x, y) in (("Pressed", start), ("Moved", end), ("Released", end)):
+            button = {"button": "left", "buttons": 1, "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, **button)
+
     def picture(self, path: Path) -> None:
         """Write the whole page as a PNG file."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]

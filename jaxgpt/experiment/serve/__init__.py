@@ -3,6 +3,7 @@
 Read-only. Nothing is fetched from the network, and whatever a run left behind, half written or of an older version, is
 shown as far as it can be read.
 
+    reading.py      files that others may be writing
     watch.py        what lies in the run folders now, read anew only where it changed
     arms.py         runs that differ in their seed alone, and how they are called and drawn
     curves.py       training curves, thinned, over seeds

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgpt.experiment.report.style import Look, looks_in_order
-from jaxgpt.experiment.serve.watch import Run, mapping
+from jaxgpt.experiment.serve.reading import mapping
+from jaxgpt.experiment.serve.watch import Run
 
 _DASHES = ("solid", "dot", "dashdot", "longdash")
 

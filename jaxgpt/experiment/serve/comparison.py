@@ -10,7 +10,7 @@ from typing import Any
 from jaxgpt.experiment.report.series import POSITION, PROTOCOLS, Point, exponentials, in_lengths, points, ratios
 from jaxgpt.experiment.results import Results, Row
 from jaxgpt.experiment.serve.arms import Arm
-from jaxgpt.experiment.serve.watch import number, whole
+from jaxgpt.experiment.serve.reading import number, whole
 
 _FEW = 16  # contexts that a table can show
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from jaxgpt.experiment import statistics
-from jaxgpt.experiment.serve.watch import Run, Training, Validation
+from jaxgpt.experiment.serve.reading import Training, Validation
+from jaxgpt.experiment.serve.watch import Run
 
 MOST_POINTS = 500
 """Points of a curve, and no more."""
@@ -96,6 +97,13 @@ class Curves:
                 "validation": _plain(over_seeds([run.metrics.validation for run in runs], axis, most)),
             }
         return {"training": kept["training"], "validation": kept["validation"]}
+
+
+def numbers(run: Run, name: str, axis: Axis) -> dict[str, Any]:
+    """Another number of a run's training lines in the place of the training loss."""
+    values = run.values(name)
+    lines = [line._replace(loss=values[line.step]) for line in run.metrics.training if line.step in values]
+    return {"training": _plain(over_seeds([lines], axis)), "validation": _plain(Series())}
 
 
 def _plain(series: Series) -> dict[str, list[Any]]:

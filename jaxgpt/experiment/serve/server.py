@@ -184,6 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(parts, {name: values[-1] for name, values in parse_qs(query).items()})
         except NotFound:
             self._say(HTTPStatus.NOT_FOUND, "there is nothing here: the run or experiment may be gone")
+        except OSError:  # the browser went away
+            raise
+        except Exception:
+            traceback.print_exc()
+            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of this server: its terminal has the traceback")
 
     do_HEAD = do_GET
 
@@ -276,16 +281,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _found(views: Views, parts: list[str], query: dict[str, str]) -> dict[str, Any]:
     """The answer to an address below /api/. Raises NotFound."""
-    from jaxgpt.experiment.serve.views import AXES
+    from jaxgpt.experiment.serve.views import AXES, Axis
 
-    axis = next((axis for axis in AXES if axis == query.get("x")), "step")
+    axes: dict[str, Axis] = {axis: axis for axis in AXES}
+    axis = axes.get(query.get("x", ""), "step")
     after = query.get("after", "")
     answers: dict[tuple[str, int], Callable[..., dict[str, Any]]] = {
         ("experiments", 0): views.experiments,
         ("experiment", 1): views.experiment,
         ("curves", 1): lambda name: views.curves(name, axis, query.get("lines") == "runs"),
         ("between", 1): lambda name: views.between(name, query.get("a", ""), query.get("b", "")),
-        ("run", 2): lambda name, run: views.run(name, run, axis),
+        ("run", 2): lambda name, run: views.run(name, run, axis, query.get("show", "loss")),
         ("log", 2): lambda name, run: views.log(name, run, int(after) if after.isdecimal() else None),
     }
     answer = answers.get((parts[0], len(parts) - 1)) if parts else None

@@ -9,8 +9,9 @@ from typing import Any
 from jaxgpt.experiment.progress import duration
 from jaxgpt.experiment.serve.arms import Arm, arms_of
 from jaxgpt.experiment.serve.comparison import comparison, differences, flat, results_of
-from jaxgpt.experiment.serve.curves import MOST_POINTS, Axis, Curves, points_each
-from jaxgpt.experiment.serve.watch import ATTEMPTS, NotFound, Run, Store, json_lines, log_part, number
+from jaxgpt.experiment.serve.curves import MOST_POINTS, Axis, Curves, numbers, points_each
+from jaxgpt.experiment.serve.reading import json_lines, log_part, number
+from jaxgpt.experiment.serve.watch import ATTEMPTS, NotFound, Run, Store
 
 AXES: tuple[Axis, ...] = ("step", "tokens", "seconds")
 
@@ -86,19 +87,22 @@ class Views:
         found = differences(whole) if first != second else {}
         return {"names": [first, second], "keys": found}
 
-    def run(self, experiment: str, name: str, axis: Axis) -> dict[str, Any]:
-        """Everything of one run but its log."""
+    def run(self, experiment: str, name: str, axis: Axis, show: str = "loss") -> dict[str, Any]:
+        """Everything of one run but its log. `show`: the loss, or another number of its training lines."""
         arms = arms_of(self.store.runs(experiment), self.store.about(experiment))
         found = {run.name: (arm, run) for arm in arms for run in arm.runs}
         if name not in found:
             raise NotFound(name)
         arm, run = found[name]
-        environment = run.environment()
+        environment, other = run.environment(), show in run.metrics.names
+        curve = numbers(run, show, axis) if other else self._curves.of([run], axis, MOST_POINTS)
         return {
             **_line(run, arm),
             "look": _arm(arm),
-            "curves": [{"arm": arm.name, "label": f"seed {run.seed}", **self._curves.of([run], axis, MOST_POINTS)}],
+            "curves": [{"arm": arm.name, "label": f"seed {run.seed}", **curve}],
             "axis": axis,
+            "numbers": ["loss", *run.metrics.names],
+            "shown": show if other else "loss",
             "config": flat(run.config),
             "environment": flat(environment),
             "attempts": [flat(one) for one in json_lines(run.folder.path / ATTEMPTS)],

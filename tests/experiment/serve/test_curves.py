@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxgpt.experiment.serve.curves import MOST_POINTS, Curves, over_seeds, points_each
-from jaxgpt.experiment.serve.watch import Store, Training
+from jaxgpt.experiment.serve.reading import Training
+from jaxgpt.experiment.serve.watch import Store
 from jaxgpt.experiment.statistics import t_interval
 from tests.experiment.serve.conftest import Shelf, line
 

@@ -52,7 +52,12 @@ def test_what_is_appended_appears_and_zoom_selection_and_scroll_stay(full: Shelf
     ready(browser, f"{visit.server.url}experiment/trial")
     assert browser.evaluate(LAST_X) == 200
     browser.evaluate("window.same = true")
-    browser.evaluate("Plotly.relayout('curves', {'xaxis.range': [50, 150]}).then(() => true)")
+    before = browser.evaluate(RANGE)
+    plot = "document.querySelector('#curves .nsewdrag').getBoundingClientRect()"
+    left, top, width = (browser.evaluate(f"{plot}.{side}") for side in ("left", "top", "width"))
+    browser.drag((left + 0.2 * width, top + 60), (left + 0.7 * width, top + 200))
+    browser.wait(f"{RANGE}.join() !== '{','.join(map(str, before))}'")
+    zoomed = browser.evaluate(RANGE)
     browser.evaluate("scrollTo(0, 333)")
     browser.evaluate("getSelection().selectAllChildren(document.querySelector('#runs tbody td'))")
     with (full.root / "trial" / RUN / "metrics.jsonl").open("a") as file:
@@ -60,7 +65,7 @@ def test_what_is_appended_appears_and_zoom_selection_and_scroll_stay(full: Shelf
     browser.wait(f"{LAST_X} === 240")
     browser.wait("document.getElementById('runs').textContent.includes('240/200')")
     assert browser.evaluate("window.same"), "the page was not loaded again"
-    assert browser.evaluate(RANGE) == [50, 150]
+    assert browser.evaluate(RANGE) == zoomed
     assert browser.evaluate("scrollY") == 333
     assert browser.evaluate("getSelection().toString()") == "alibi"
     assert browser.console == []
@@ -76,6 +81,17 @@ def test_a_log_grows_and_its_text_stays_text(full: Shelf, visit: Visitor, browse
     write(full.root / "trial" / RUN / "status.json", {"state": "failed", "message": "<b>loss</b> is no number"})
     browser.wait("document.getElementById('message').textContent === '<b>loss</b> is no number'")
     assert browser.evaluate("document.querySelector('#facts .state').textContent") == "failed"
+    assert browser.console == []
+
+
+def test_a_run_shows_its_other_numbers_too(full: Shelf, visit: Visitor, browser: Browser):
+    ready(browser, f"{visit.server.url}run/trial/{RUN}?show=tokens_per_second")
+    title = "document.getElementById('curves').layout.yaxis.title.text"
+    assert browser.evaluate(title) == "tokens_per_second"
+    assert browser.evaluate("document.getElementById('show').value") == "tokens_per_second"
+    browser.evaluate("(document.getElementById('show').value = 'loss')")
+    browser.evaluate("document.getElementById('show').dispatchEvent(new Event('input'))")
+    browser.wait(f"{title} === 'nats per token'")
     assert browser.console == []
 
 

@@ -84,6 +84,16 @@ def test_broken_files_are_never_an_error_of_the_server(full: Shelf, visit: Visit
         asked.json()
 
 
+def test_a_fault_of_the_server_is_said_and_ends_nothing(
+    full: Shelf, visit: Visitor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("jaxgpt.experiment.serve.views.Views.experiments", lambda self: 1 / 0)
+    asked = visit("/api/experiments")
+    assert (asked.status, b"traceback" in asked.body) == (500, True)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert visit("/api/experiment/trial").status == 200
+
+
 def test_a_broken_report_is_none(full: Shelf, visit: Visitor):
     report = full.root / "trial" / "report"
     for content in ("[", "[1]", '{"variants": 3, "labels": [], "title": {}}'):

@@ -77,6 +77,10 @@ def test_all_of_one_run(full: Shelf):
     assert found["attempts"] == [{"host": '"node1"', "ended.code": "1"}]
     assert [one["variant"] for one in found["evaluations"]] == ["rope", "yarn"]
     assert len(found["curves"][0]["training"]["x"]) == 20
+    assert (found["shown"], found["numbers"]) == ("loss", ["loss", "tokens_per_second"])
+    other = Views(Store(full.root)).run("trial", folder.name, "tokens", "tokens_per_second")
+    assert other["curves"][0]["training"]["mean"] == [1280] * 20
+    assert Views(Store(full.root)).run("trial", folder.name, "step", "nonsense")["shown"] == "loss"
     shutil.rmtree(folder)
     with pytest.raises(NotFound):
         Views(Store(full.root)).run("trial", folder.name, "step")

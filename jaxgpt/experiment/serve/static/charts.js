@@ -92,6 +92,7 @@ function plain(text) {
 
 // -------------------------------------------------------------------------------------------------------------- curves
 
+const UNITS = { loss: "nats per token" };
 const ALONG = { step: "step", tokens: "training tokens", seconds: "seconds of training" };
 
 /** Training and validation losses. `arms`: name -> arm; `hidden`: names of those that are not drawn. */
@@ -112,9 +113,10 @@ export function drawCurves(div, data, arms, { y = "linear", single = false, hidd
         },
       ];
     });
+    const { shown = "loss" } = data;
     const xaxis = { title: { text: ALONG[data.axis] }, rangemode: "tozero" };
-    const yaxis = { title: { text: "nats per token" }, type: y, ...rangeOf(curves, y) };
-    return { traces, layout: layoutOf(`${data.axis} ${y}`, xaxis, yaxis, traces.length > 24) };
+    const yaxis = { title: { text: UNITS[shown] ?? plain(shown) }, type: y, ...rangeOf(curves, y) };
+    return { traces, layout: layoutOf(`${data.axis} ${y} ${shown}`, xaxis, yaxis, traces.length > 24) };
   });
 }
 

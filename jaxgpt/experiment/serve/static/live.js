@@ -31,7 +31,8 @@ export function watch(url, show) {
 async function ask(url, shown) {
   try {
     const answer = await fetch(url);
-    say(answer.ok ? "" : "This is no longer there. The page shows what was last seen.");
+    const trouble = answer.status === 404 ? "This is no longer there." : "The server has a fault: see its terminal.";
+    say(answer.ok ? "" : `${trouble} The page shows what was last seen.`);
     const fresh = answer.ok && shown !== `${url} ${answer.headers.get("ETag")}`;
     return [answer, fresh ? await answer.json() : null];
   } catch {
@@ -62,7 +63,7 @@ export function fillSelect(select, names, first = 0) {
   const key = JSON.stringify(names);
   if (select.listed === key) return;
   select.listed = key;
-  const wanted = select.value || new URLSearchParams(location.search).get(select.id);
+  const wanted = new URLSearchParams(location.search).get(select.id) ?? select.value;
   select.replaceChildren(...names.map((name) => new Option(name)));
   if (names.length) select.value = names.includes(wanted) ? wanted : names[first];
 }

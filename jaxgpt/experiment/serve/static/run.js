@@ -1,12 +1,19 @@
 // The page of one run.
 
-import { about, ago, address, control, dot, element, fillTable, filterTable, find, setText, stateOf, watch } from "./live.js";
+import {
+  about, ago, address, control, dot, element, fillSelect, fillTable, filterTable, find, setText, stateOf, watch,
+} from "./live.js";
 import { drawCurves, seen, short } from "./charts.js";
 import { grouped, stepOf } from "./runs.js";
 
 const MOST = 400_000;  // characters of a log that a page holds
 const { experiment, run: name } = about;
 let now = null, end = null;
+
+/** What is drawn: before the first answer, what the address of the page says. */
+function show() {
+  return now ? find("show").value : new URLSearchParams(location.search).get("show") ?? "loss";
+}
 
 function showCurves() {
   if (now) drawCurves(find("curves"), now, new Map([[now.look.name, { ...now.look, dash: "solid" }]]), { y: y.value });
@@ -57,18 +64,20 @@ function showLog(part) {
 }
 
 const y = control("y", showCurves), x = control("x", () => look());
+control("show", () => look());
 const filter = () => filterTable(find("config"), find("filter").value);
 control("filter", filter);
 find("name").textContent = name;
 find("up").textContent = experiment;
 find("up").href = address("experiment", experiment);
 
-const look = watch(() => `${address("api", "run", experiment, name)}?${new URLSearchParams({ x: x.value })}`, (data) => {
+const look = watch(() => `${address("api", "run", experiment, name)}?${new URLSearchParams({ x: x.value, show: show() })}`, (data) => {
   now = data;
   setText(find("message"), data.message);
   find("message").className = data.state === "failed" ? "problem" : "muted";
   find("problems").replaceChildren(...data.problems.map((text) => element("li", { textContent: text })));
   find("problems").hidden = !data.problems.length;
+  fillSelect(find("show"), data.numbers);
   showFacts();
   showCurves();
   showPairs(find("config"), data.config);
