@@ -123,10 +123,16 @@ class Browser:
         path.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:
-        os.close(self._out)
-        os.close(self._in)
-        self._process.kill()
-        self._process.wait()
+        """End Chromium with all its processes."""
+        try:
+            self._session = {}
+            self.call("Browser.close", seconds=20)
+            self._process.wait(20)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            os.close(self._out)
+            os.close(self._in)
 
 
 def _pipe() -> tuple[int, int]:

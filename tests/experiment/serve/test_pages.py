@@ -122,6 +122,8 @@ def test_controls_choose_what_is_drawn_and_stay_in_the_address(full: Shelf, visi
     change %= "one.dispatchEvent(new Event('input'));"
     browser.evaluate(f"{change}('x', 'tokens')")
     browser.wait(f"{LAST_X} === 200 * 128")
+    browser.evaluate(f"{change}('lines', 'means')")
+    browser.wait("document.querySelectorAll('#curves .js-line').length === 2")
     browser.evaluate(f"{change}('lines', 'runs')")
     browser.wait("document.querySelectorAll('#curves .js-line').length === 6")
     browser.evaluate("document.querySelector('#arms input[value=rope]').click()")

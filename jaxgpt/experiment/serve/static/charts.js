@@ -65,7 +65,8 @@ function layoutOf(view, xaxis, yaxis, many) {
 function band(curve, colour) {
   const kept = curve.x.map((_, i) => i).filter((i) => curve.low[i] !== null), back = [...kept].reverse();
   return {
-    type: "scatter", mode: "lines", fill: "toself", fillcolor: faint(colour, 0.16), line: { width: 0 }, hoverinfo: "skip",
+    type: "scatter", mode: "lines", fill: "toself", fillcolor: faint(colour, 0.13), line: { width: 0 },
+    hoverinfo: "skip",
     x: [...kept, ...back].map((i) => curve.x[i]),
     y: [...kept.map((i) => curve.low[i]), ...back.map((i) => curve.high[i])],
   };
@@ -96,15 +97,15 @@ const UNITS = { loss: "nats per token" };
 const ALONG = { step: "step", tokens: "training tokens", seconds: "seconds of training" };
 
 /** Training and validation losses. `arms`: name -> arm; `hidden`: names of those that are not drawn. */
-export function drawCurves(div, data, arms, { y = "linear", single = false, hidden = new Set() } = {}) {
+export function drawCurves(div, data, arms, { y = "linear", lines = "arms", hidden = new Set() } = {}) {
   show(div, () => {
     const curves = data.curves.filter((curve) => arms.has(curve.arm) && !hidden.has(curve.arm));
+    const bands = lines !== "arms" ? [] : curves.map((curve) => band(curve.training, seen(arms.get(curve.arm).colour)));
     const traces = curves.flatMap((curve) => {
       const arm = arms.get(curve.arm), colour = seen(arm.colour), { training, validation } = curve;
-      const line = { color: colour, width: single && curves.length > 1 ? 1.3 : 2, dash: arm.dash };
+      const line = { color: colour, width: lines === "runs" ? 1.3 : 2, dash: arm.dash };
       const common = { type: "scatter", hovertemplate: "%{text}<extra></extra>", name: plain(curve.label) };
       return [
-        ...(training.low.some((low) => low !== null) ? [band(training, colour)] : []),
         { ...common, mode: "lines", x: training.x, y: training.mean, text: hover(curve.label, training), line },
         {
           ...common, mode: "markers", x: validation.x, y: validation.mean,
@@ -116,11 +117,12 @@ export function drawCurves(div, data, arms, { y = "linear", single = false, hidd
     const { shown = "loss" } = data;
     const xaxis = { title: { text: ALONG[data.axis] }, rangemode: "tozero" };
     const yaxis = { title: { text: UNITS[shown] ?? plain(shown) }, type: y, ...rangeOf(curves, y) };
-    return { traces, layout: layoutOf(`${data.axis} ${y} ${shown}`, xaxis, yaxis, traces.length > 24) };
+    const layout = layoutOf(`${data.axis} ${y} ${shown}`, xaxis, yaxis, curves.length > 8);
+    return { traces: [...bands, ...traces], layout };  // no band hides a line
   });
 }
 
-/** The range of the means without the first fiftieth of each curve: it, and intervals of few seeds, may leave the axis. */
+/** The range of the means without the first fiftieth of a curve: it and intervals of few seeds may leave the axis. */
 function rangeOf(curves, y) {
   const values = curves.flatMap(({ training, validation }) => [
     ...training.mean.slice(Math.floor(training.mean.length / 50)), ...validation.mean,
@@ -138,29 +140,28 @@ function rangeOf(curves, y) {
 export function drawContexts(div, view, arms, hidden) {
   show(div, () => {
     const here = Object.entries(view.arms).filter(([name]) => arms.has(name) && !hidden.has(name));
-    const traces = here.flatMap(([name, curve]) => {
-      const arm = arms.get(name), colour = seen(arm.colour);
-      return [
-        band(curve, colour),
-        {
-          type: "scatter", mode: view.table && arm.marked ? "lines+markers" : "lines", x: curve.x, y: curve.mean,
-          line: { color: colour, width: 2.2, dash: arm.dash }, name: plain(arm.label),
-          marker: { symbol: arm.symbol, size: 8, line: { color: css("--card"), width: 1 } },
-          text: hover(arm.label, curve), hovertemplate: "%{text}<extra></extra>",
-        },
-      ];
+    const bands = here.map(([name, curve]) => band(curve, seen(arms.get(name).colour)));
+    const traces = here.map(([name, curve]) => {
+      const arm = arms.get(name);
+      return {
+        type: "scatter", mode: view.table && arm.marked ? "lines+markers" : "lines", x: curve.x, y: curve.mean,
+        line: { color: seen(arm.colour), width: 2.2, dash: arm.dash }, name: plain(arm.label),
+        marker: { symbol: arm.symbol, size: 8, line: { color: css("--card"), width: 1 } },
+        text: hover(arm.label, curve), hovertemplate: "%{text}<extra></extra>",
+      };
     });
     const ticks = view.contexts.filter((context, i) => view.table || view.names[i] || i === 0);
     const names = ticks.map((tick) => `${tick}<br>${view.names[view.contexts.indexOf(tick)]}`);
     const xaxis = { title: { text: "context in tokens" }, type: "log", tickvals: ticks, ticktext: names };
     const yaxis = { title: { text: plain(view.unit) }, ...contextRange(here, view.log) };
-    return { traces, layout: layoutOf(view.name, xaxis, yaxis, here.length > 8) };
+    return { traces: [...bands, ...traces], layout: layoutOf(view.name, xaxis, yaxis, here.length > 8) };
   });
 }
 
 /** The range of the means, widened by intervals as far as these stay within it by half again (as in the report). */
 function contextRange(here, log) {
-  const means = here.flatMap(([, curve]) => curve.mean), ends = here.flatMap(([, curve]) => [...curve.low, ...curve.high]);
+  const means = here.flatMap(([, curve]) => curve.mean);
+  const ends = here.flatMap(([, curve]) => [...curve.low, ...curve.high]);
   if (!means.length) return {};
   let [low, high] = [Math.min(...means), Math.max(...means)];
   const scaled = log && low > 0, margin = scaled ? 1.5 : 0.5 * (high - low) || 0.1;
@@ -169,5 +170,6 @@ function contextRange(here, log) {
   [low, high] = [Math.min(low, ...within), Math.max(high, ...within)];
   if (!scaled) return { range: [low - 0.05 * (high - low || 1), high + 0.05 * (high - low || 1)] };
   const edge = 0.05 * Math.log10(high / low) || 0.01;
-  return { type: "log", range: [Math.log10(low) - edge, Math.log10(high) + edge], nticks: 8, tickformat: ".4~g" };
+  const ticks = high > 6 * low ? { dtick: "D2" } : { nticks: 8 };  // 1, 2, 5, 10 where there is room for no more
+  return { type: "log", range: [Math.log10(low) - edge, Math.log10(high) + edge], ...ticks, tickformat: ".4~g" };
 }

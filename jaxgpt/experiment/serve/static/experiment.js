@@ -1,6 +1,8 @@
 // The page of one experiment.
 
-import { about, address, control, dot, element, fillSelect, fillTable, filterTable, find, setText, watch } from "./live.js";
+import {
+  about, address, control, dot, element, fillSelect, fillTable, filterTable, find, setText, watch,
+} from "./live.js";
 import { drawContexts, drawCurves, seen, short } from "./charts.js";
 import { runColumns, runRow } from "./runs.js";
 
@@ -10,7 +12,8 @@ let now = null, curves = null, drawn = "";
 // -------------------------------------------------------------------------------------------------------------- legend
 
 function showLegend() {
-  const box = find("arms"), key = JSON.stringify([...arms.values()].map(({ name, label, colour }) => [name, label, colour]));
+  const box = find("arms");
+  const key = JSON.stringify([...arms.values()].map(({ name, label, colour }) => [name, label, colour]));
   if (box.listed === key) return;
   box.listed = key;
   const labels = [...arms.values()].map((arm) => {
@@ -36,7 +39,7 @@ function toggle(names, on) {
 // ------------------------------------------------------------------------------------------------------------ sections
 
 function showCurves() {
-  if (curves && now) drawCurves(find("curves"), curves, arms, { y: y.value, single: lines.value === "runs", hidden });
+  if (curves && now) drawCurves(find("curves"), curves, arms, { y: y.value, lines: lines.value, hidden });
 }
 
 function showRuns() {
@@ -74,7 +77,9 @@ function intervalAt(curve, i) {
 
 function showDifferences(table, { names, keys }) {
   const columns = [{ name: "Setting", kind: "name" }, ...names.map((one) => ({ name: one, kind: "value" }))];
-  const rows = Object.entries(keys).map(([key, values]) => ({ key, cells: [key, ...values.map((value) => value ?? "-")] }));
+  const rows = Object.entries(keys).map(([key, values]) => ({
+    key, cells: [key, ...values.map((value) => value ?? "-")],
+  }));
   fillTable(table, columns, rows);
   table.hidden = !rows.length;
   table.parentElement.nextElementSibling.hidden = rows.length > 0;
@@ -82,7 +87,8 @@ function showDifferences(table, { names, keys }) {
 
 // ----------------------------------------------------------------------------------------------------------------- all
 
-const x = control("x", () => lookAtCurves()), y = control("y", showCurves), lines = control("lines", () => lookAtCurves());
+const x = control("x", () => lookAtCurves()), y = control("y", showCurves);
+const lines = control("lines", () => lookAtCurves());
 const a = control("a", () => lookBetween?.()), b = control("b", () => lookBetween?.());
 control("filter", filter);
 control("view", showView);

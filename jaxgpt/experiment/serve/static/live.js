@@ -1,4 +1,4 @@
-// Looks at the server every few seconds and changes of a page only what changed, so that zoom, selection and scroll stay.
+// Looks at the server every few seconds and changes of a page only what changed: zoom, selection and scroll stay.
 
 export const about = document.body.dataset;
 const pause = 1000 * Number(about.refresh);
@@ -132,7 +132,8 @@ function arrange(table) {
 }
 
 function compare(a, b) {
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
 function fillCell(td, cell, column) {

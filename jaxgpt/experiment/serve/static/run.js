@@ -46,7 +46,9 @@ function showAttempts() {
 }
 
 function showEvaluations() {
-  const columns = [{ name: "Variant", kind: "name" }, { name: "Hash", kind: "value" }, { name: "Seconds", kind: "number" }];
+  const columns = [
+    { name: "Variant", kind: "name" }, { name: "Hash", kind: "value" }, { name: "Seconds", kind: "number" },
+  ];
   const rows = now.evaluations.map((one) => ({ key: one.hash, cells: [one.variant, one.hash, short(one.seconds)] }));
   fillTable(find("evaluations"), columns, rows);
   find("measured").hidden = !rows.length;
@@ -55,7 +57,8 @@ function showEvaluations() {
 /** Append to the log what is new, and stay at its end if the reader was there. */
 function showLog(part) {
   const log = find("log"), atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
-  if (part.start !== end) log.replaceChildren(part.start ? element("span", { className: "muted", textContent: "...\n" }) : "");
+  const cut = part.start ? element("span", { className: "muted", textContent: "...\n" }) : "";
+  if (part.start !== end) log.replaceChildren(cut);
   end = part.end;
   if (part.text) log.append(part.text);
   while (log.textContent.length > MOST && log.childNodes.length > 1) log.firstChild.remove();
@@ -71,7 +74,8 @@ find("name").textContent = name;
 find("up").textContent = experiment;
 find("up").href = address("experiment", experiment);
 
-const look = watch(() => `${address("api", "run", experiment, name)}?${new URLSearchParams({ x: x.value, show: show() })}`, (data) => {
+const url = () => `${address("api", "run", experiment, name)}?${new URLSearchParams({ x: x.value, show: show() })}`;
+const look = watch(url, (data) => {
   now = data;
   setText(find("message"), data.message);
   find("message").className = data.state === "failed" ? "problem" : "muted";

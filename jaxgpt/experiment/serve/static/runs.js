@@ -4,7 +4,8 @@ import { address } from "./live.js";
 import { seen, short } from "./charts.js";
 
 export const runColumns = [
-  { name: "Variant", kind: "name" }, { name: "Seed", kind: "number" }, { name: "State" }, { name: "Step", kind: "number" },
+  { name: "Variant", kind: "name" }, { name: "Seed", kind: "number" }, { name: "State" },
+  { name: "Step", kind: "number" },
   { name: "Loss", kind: "number" }, { name: "Validation", kind: "number" }, { name: "Tokens/s", kind: "number" },
   { name: "Left", kind: "number" }, { name: "Evaluated", kind: "number" }, { name: "Last change" },
   { name: "Message", kind: "words" },
@@ -15,7 +16,8 @@ export function runRow(experiment, run) {
   return {
     key: run.name,
     cells: [
-      { text: run.label, href, dot: seen(run.colour) }, figure(run.seed, String), { states: [[run.state, run.state]], sort: run.state },
+      { text: run.label, href, dot: seen(run.colour) }, figure(run.seed, String),
+      { states: [[run.state, run.state]], sort: run.state },
       { text: stepOf(run), sort: run.step }, figure(run.loss), figure(run.validation_loss), figure(run.speed, grouped),
       run.left ?? "", wanted ? `${done}/${wanted}` : "", { since: run.changed, sort: run.changed },
       [run.message, ...run.problems].filter(Boolean).join("; "),
