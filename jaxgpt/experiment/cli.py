@@ -29,6 +29,7 @@ VERBS = {
     "retry": "start what failed once more",
     "cancel": "stop what runs or waits; `run` goes on with it",
     "report": "write tables, figures and verdicts of what is finished",
+    "serve": "show all experiments of the runs folder in a browser, while they run",
     "clean": "remove the folders of runs that the plan does not name, or of those --where selects",
 }
 SCALE = "laptop"
@@ -92,6 +93,10 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
         "--export", nargs="+", default=[], metavar="FORMAT",
         help="the report as well as parquet (extra parquet), latex, and its figures as svg, pdf",
     )  # fmt: skip
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="with serve: the address it listens at (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=8080, metavar="N", help="with serve (default: %(default)s)")
     parser.add_argument("--once", action="store_true", help="with status: show it and end")
     parser.add_argument("--yes", action="store_true", help="with clean: do not ask")
     return parser
@@ -112,6 +117,11 @@ class _Call:
         if options.list:
             for name, summary in list_experiments(self.experiments).items():
                 print(f"{name:24} {summary}")
+            return 0
+        if verb == "serve":
+            from jaxgpt.experiment.serve import serve
+
+            serve(options.runs_dir, options.host, options.port, console=self.console)
             return 0
         if not options.exp:
             raise ConfigError("--exp NAME: which experiment? --list names them")

@@ -176,6 +176,13 @@ def test_export(run, toy):
     assert "--export: no format is called 'swg'; did you mean 'svg'?" in err
 
 
+def test_serve_says_what_is_wrong(run, toy):
+    code, _, err = run("serve")
+    assert code == 1
+    assert str(toy.runs) in err
+    assert err.count("\n") == 1
+
+
 def test_options_of_executors(run):
     code, _, err = run(*SMALL, "--executor", "lokal")
     assert code == 2

@@ -9,7 +9,7 @@ import pytest
 
 from jaxgpt.experiment.serve.reading import log_part
 from jaxgpt.experiment.serve.watch import NotFound, Run, Store
-from jaxgpt.files import locked
+from jaxgpt.lease import locked
 from tests.experiment.serve.conftest import Shelf, write
 
 
