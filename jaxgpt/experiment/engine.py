@@ -129,7 +129,8 @@ def execute(
         run.folder.go_on()
     with Display(runs, console) as display:
         overseer = _Overseer(runs, executor, display)
-        outcomes = executor.run([_task(run, command) for run in runs], overseer.on_event, overseer.look)
+        tasks = [_task(run, command, executor.processes) for run in runs]
+        outcomes = executor.run(tasks, overseer.on_event, overseer.look)
     finished = [run for run in runs if run.is_finished()]
     cancelled = [run for run in runs if run not in finished and run.folder.cancelled]
     failures = []
@@ -177,9 +178,10 @@ class _Overseer:
                 run.folder.quarantine(_words(run, outcome))
 
 
-def _task(run: Run, command: Command) -> Task:
+def _task(run: Run, command: Command, processes: int) -> Task:
     after = (run.after,) if run.after else ()
-    return Task(run.name, tuple(command(run)), run.folder.log, {"PYTHONUNBUFFERED": "1"}, after=after)
+    together = ("--processes",) if processes > 1 else ()
+    return Task(run.name, (*command(run), *together), run.folder.log, {"PYTHONUNBUFFERED": "1"}, after=after)
 
 
 def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:

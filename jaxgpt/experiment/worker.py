@@ -1,4 +1,7 @@
-"""Executes one run in a process of its own: `python -m jaxgpt.experiment.worker RUN_DIR`.
+"""Executes one run in a process of its own: `python -m jaxgpt.experiment.worker RUN_DIR [--processes]`.
+
+With `--processes` several of these train the run together (as `jaxgpt.train --processes` does); after that the first
+goes on alone, for evaluation needs one.
 
 The folder's `request.json` says what to do: how to train, and what to evaluate. Training resumes where an earlier
 process left off; an evaluation that is already there is not done again. A lock on the folder keeps a second writer out.
@@ -49,9 +52,10 @@ def _attempt(folder: RunFolder) -> Iterator[None]:
     job = os.environ.get("SLURM_JOB_ID", "")
     step = int(folder.progress().step)
     folder.begin_attempt(Attempt(socket.gethostname(), os.getpid(), now(), step, job))
-    state = "finished"
+    state = ""
     try:
         yield
+        state = folder.status().get("state", "")
     except (Interrupted, KeyboardInterrupt):
         state = "interrupted"
         raise
@@ -65,6 +69,35 @@ def _attempt(folder: RunFolder) -> Iterator[None]:
         raise
     finally:
         folder.end_attempt(state)
+
+
+def train_together(path: Path) -> bool:
+    """Train a run that is not trained yet with all processes that were started for it. Whether this one is the first,
+    which evaluates. Raises as `execute` does."""
+    folder = RunFolder(path)
+    request = folder.request()
+    trained = request.get("kind") != "model" or folder.is_trained()
+    threads = request["config"]["threads"] if "threads" in request.get("config", {}) else 1
+    os.environ.update(thread_environment(threads))  # before JAX starts its thread pool
+
+    import jax
+
+    from jaxgpt.parallel.processes import is_first, join
+    from jaxgpt.train.environment import prepare_jax
+    from jaxgpt.train.loop import train
+    from jaxgpt.train.run import RunConfig
+
+    config = None if trained else decode(RunConfig, request["config"])
+    prepare_jax(threads, config is not None and config.train.deterministic)
+    join()
+    first = is_first()
+    if config is not None and first:
+        with locked(path, wait=PATIENCE), _attempt(folder):
+            train(config, path)
+    elif config is not None:
+        train(config, path)
+    jax.distributed.shutdown()
+    return first
 
 
 def _model(folder: RunFolder, request: dict[str, Any]) -> None:
@@ -145,17 +178,27 @@ def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Sc
 
 def main(arguments: list[str]) -> int:
     """Exit code of `execute`; a message for what the user can mend, the traceback of anything else."""
+    path, together = Path(arguments[0]), "--processes" in arguments[1:]
     try:
-        execute(Path(arguments[0]))
+        if not together:
+            execute(path)
+        elif train_together(path):
+            # Another process, for JAX in this one would still wait for those that have ended.
+            os.execv(sys.executable, [sys.executable, "-m", "jaxgpt.experiment.worker", str(path)])
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
-        return Interrupted.exit_code
+        code = Interrupted.exit_code
     except Exception:
         traceback.print_exc()
-        return 1
-    return 0
+        code = 1
+    if together:
+        from jaxgpt.parallel.processes import leave
+
+        leave(code)
+    return code
 
 
 if __name__ == "__main__":

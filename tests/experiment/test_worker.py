@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -133,3 +134,44 @@ def test_as_a_command(asked):
     assert result.stdout == "evaluating 5-gram\n"
     assert baseline.is_finished()
     assert len(json.loads((baseline.folder.path / "evaluation.json").read_text())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_train_a_run_and_the_first_evaluates_it(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    measured = []
+    for runs, together in (("alone", False), ("shared", True)):
+        toy_runs = tmp_path / runs
+        monkeypatch.setattr(type(toy), "runs", property(lambda self, place=toy_runs: place))
+        plan = toy.plan(["train.mesh={data: 2}"] if together else [], seeds=1)
+        sizes = engine.prepare(plan)
+        for run in plan.runs[:2]:  # the baseline, and one that is trained
+            engine._ask(plan, run, sizes)
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+            command = [sys.executable, "-m", "jaxgpt.experiment.worker", str(run.folder.path)]
+            processes = [
+                subprocess.Popen(
+                    [*command, "--processes"] if together else command,
+                    env={
+                        **os.environ,
+                        "JAX_COORDINATOR_ADDRESS": address,
+                        "JAX_NUM_PROCESSES": "2",
+                        "JAX_PROCESS_ID": str(number),
+                    },
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                for number in range(2 if together else 1)
+            ]
+            said = [process.communicate(timeout=200)[0] for process in processes]
+            assert [process.returncode for process in processes] == [0] * len(processes), said
+            assert run.is_finished()
+        trained = plan.runs[1]
+        assert [one.state for one in trained.folder.attempts()] == ["trained", "finished"] if together else ["finished"]
+        done = trained.folder.evaluations()[trained.evaluations[0].hash]["measurements"]
+        measured.append([one["value"] for one in done])
+    assert measured[0] == pytest.approx(measured[1], abs=1e-6)

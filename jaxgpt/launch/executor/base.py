@@ -37,6 +37,7 @@ class Executor:
     tried again, at most `ExecutorConfig.retries` times; one that ended by itself with an error is not."""
 
     parallel: int  # tasks at a time, at most
+    processes: int = 1  # that work on a task together, each started with the same command
     interrupted: bool = False  # whether the last `run` was told to stop
 
     def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
