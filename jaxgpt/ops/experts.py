@@ -60,12 +60,21 @@ def dropless(
     return {"every": every, "ragged": ragged}[implementation](layer, x_MD, choice, num_experts)
 
 
+def _factors(x: Array, weight: Array) -> tuple[Array, Array]:
+    """Both in the type of x. CPUs have no batched product of 16-bit numbers with 32-bit sums: there the numbers, rounded
+    alike, are written in 32 bits, which changes no product."""
+    weight = weight.astype(x.dtype)
+    if platform() == "cpu":
+        return x.astype(jnp.float32), weight.astype(jnp.float32)
+    return x, weight
+
+
 def every(layer: Layer, x_MD: Array, choice: ByToken, num_experts: int) -> Array:
     """All experts of all tokens, most of them times 0: the definition."""
 
     def multiply(x, weight_EIO, bias_EO):
         pattern = "MI,EIO->EMO" if x.ndim == 2 else "EMI,EIO->EMO"
-        y = jnp.einsum(pattern, x, weight_EIO.astype(x.dtype), preferred_element_type=jnp.float32)
+        y = jnp.einsum(pattern, *_factors(x, weight_EIO), preferred_element_type=jnp.float32)
         return _plus(y, None if bias_EO is None else bias_EO[:, None], x.dtype)
 
     share_ME = jnp.einsum("MK,MKE->ME", choice.weights_MK, choice.hits(num_experts).astype(jnp.float32))
@@ -82,7 +91,7 @@ def ragged(layer: Layer, x_MD: Array, choice: ByToken, num_experts: int) -> Arra
     sizes = jnp.bincount(flat, length=num_experts).astype(jnp.int32)
 
     def multiply(x, weight_EIO, bias_EO):
-        y = jax.lax.ragged_dot(x, weight_EIO.astype(x.dtype), sizes, preferred_element_type=jnp.float32)
+        y = jax.lax.ragged_dot(*_factors(x, weight_EIO), sizes, preferred_element_type=jnp.float32)
         return _plus(y, None if bias_EO is None else bias_EO[sorted_experts], x.dtype)
 
     y = layer(multiply, x_MD[order // each]).astype(jnp.float32) * choice.weights_MK.reshape(-1)[order][:, None]
@@ -94,8 +103,7 @@ def gather(layer: Layer, x_MD: Array, choice: ByToken) -> Array:
 
     def multiply(x, weight_EIO, bias_EO):
         pattern = "MI,MKIO->MKO" if x.ndim == 2 else "MKI,MKIO->MKO"
-        weight = weight_EIO[choice.experts_MK].astype(x.dtype)
-        y = jnp.einsum(pattern, x, weight, preferred_element_type=jnp.float32)
+        y = jnp.einsum(pattern, *_factors(x, weight_EIO[choice.experts_MK]), preferred_element_type=jnp.float32)
         return _plus(y, None if bias_EO is None else bias_EO[choice.experts_MK], x.dtype)
 
     y_MKD = layer(multiply, x_MD).astype(jnp.float32)
@@ -106,7 +114,7 @@ def by_expert(layer: Layer, x_MD: Array, choice: ByExpert) -> Array:
     """The sum over experts of what each makes of its tokens, [M, D]: dense products over places."""
 
     def multiply(x, weight_EIO, bias_EO):
-        y = jnp.einsum("ECI,EIO->ECO", x, weight_EIO.astype(x.dtype), preferred_element_type=jnp.float32)
+        y = jnp.einsum("ECI,EIO->ECO", *_factors(x, weight_EIO), preferred_element_type=jnp.float32)
         return _plus(y, None if bias_EO is None else bias_EO[:, None], x.dtype)
 
     y_ECD = layer(multiply, x_MD[choice.tokens_EC]).astype(jnp.float32) * choice.weights_EC[:, :, None]

@@ -119,3 +119,9 @@ def test_bfloat16_stays_near_float32():
         y = form(layer(half[0]), half[1], CHOICE)
         assert y.dtype == jnp.bfloat16
         np.testing.assert_allclose(y.astype(jnp.float32), wanted, atol=0.1)
+
+        def loss(weights, x, form=form):
+            return form(layer(weights), x, CHOICE).astype(jnp.float32).sum()
+
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(*half)  # compiled: not every backend has every product
+        assert all(jnp.isfinite(one.astype(jnp.float32)).all() for one in jax.tree.leaves(gradients))
