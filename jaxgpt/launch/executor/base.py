@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -112,3 +115,28 @@ def check_order(tasks: Sequence[Task]) -> None:
         later = [one.name for one in tasks[number:] if one.name in task.after]
         if later:
             raise ValueError(f"task {task.name} comes after {later[0]}, which does not stand before it in the list")
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def stop_requests(asked: Callable[[], None]) -> Iterator[None]:
+    """Within, a request to stop (Ctrl-C, SIGTERM, a terminal that hangs up) calls `asked` instead of ending this process.
+
+    Raises RuntimeError where it is not the main thread that asks: no other gets signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("Executor.run must be called from the main thread")
+
+    def handler(number: int, frame: Any) -> None:
+        asked()
+
+    # What is ignored stays so: nohup means that the hang-up of a terminal shall not stop the work.
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

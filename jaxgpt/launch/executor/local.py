@@ -14,20 +14,17 @@ import dataclasses
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.launch import child
-from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free
+from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free, stop_requests
 from jaxgpt.launch.machine import local_slots
 from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Slot, Task
 from jaxgpt.registry import register
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 LOOK_AGAIN = 1.0
 """Seconds before a task that somebody else executes is looked at again."""
@@ -105,7 +102,7 @@ class Pool(Executor):
         queue = _Queue(tasks, on_event, look, self.retries)
         available = list(reversed(self.slots))
         running = self._running = []
-        with self._signals():
+        with stop_requests(self._asked):
             try:
                 stopping: float | None = None
                 while queue.waiting or running:
@@ -149,23 +146,8 @@ class Pool(Executor):
             _tell(late, f"out of time after {self.limit / 60:g} minutes")
         _send([one for one in self._running if one.told and now - one.told > self.grace], signal.SIGKILL)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Count requests to stop instead of dying of them, while tasks run."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Pool.run must be called from the main thread")
-
-        def count(number: int, frame: Any) -> None:
-            self.stops += 1
-
-        # What is ignored stays so: nohup means that the hang-up of a terminal shall not stop the work.
-        heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, count) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _asked(self) -> None:
+        self.stops += 1
 
 
 class _Queue:
