@@ -122,7 +122,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def stop_requests(asked: Callable[[], None]) -> Iterator[None]:
-    """Within, a request to stop (Ctrl-C, SIGTERM, a terminal that hangs up) calls `asked` instead of ending this process.
+    """Within, a request to stop (Ctrl-C, SIGTERM, a terminal that hangs up) calls `asked`; it does not end the process.
 
     Raises RuntimeError where it is not the main thread that asks: no other gets signals.
     """
