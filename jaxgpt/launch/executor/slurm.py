@@ -1,9 +1,10 @@
 """Slurm: every task is a job, or an element of a job array, and is followed through the record its job leaves.
 
 Jobs outlive the process that submits them. A request to stop (Ctrl-C, SIGTERM, a terminal that hangs up) only ends the
-following; another `run`, on this login node or another, follows the jobs on record and submits what has none. A job is
-started again by Slurm after a preemption or at its time limit (slurm_job.py), which is no failure and does not count; one
-that was lost otherwise is submitted again, at most `retries` times.
+following; another `run`, on this login node or another, follows the jobs on record and submits what has none.
+
+After a preemption or at its time limit Slurm starts a job again (slurm_job.py): that is no failure and does not count.
+A job that was lost otherwise is submitted again, at most `retries` times.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from jaxgpt.errors import ConfigError, UserError, from_extra
-from jaxgpt.files import locked
+from jaxgpt.errors import ConfigError, from_extra
+from jaxgpt.files import Locked, locked
 from jaxgpt.launch.executor import slurm_files as files
 from jaxgpt.launch.executor import slurm_queue as slurm
 from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free, stop_requests
 from jaxgpt.launch.executor.slurm_files import Attempt, Submitted, attempt_path, job_path
 from jaxgpt.launch.executor.slurm_job import Job
-from jaxgpt.launch.executor.slurm_submit import Options, Refused, submit
+from jaxgpt.launch.executor.slurm_submit import LARGEST_ARRAY, Options, Refused, submit
 from jaxgpt.launch.machine import thread_environment
-from jaxgpt.launch.task import BUSY, STOPPED, Event, Listener, Needs, Outcome, Task
+from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Task
 from jaxgpt.registry import register
 
 TICK = 0.2
@@ -37,8 +38,8 @@ class SlurmConfig(ExecutorConfig):
 
     minutes: time limit of one start of a job. Slurm starts it again then, and the run goes on.
     partition, account, qos, constraint: as sbatch names them; the cluster's defaults where not given.
-    array_parallelism: tasks of one array at a time. What is submitted later (retries, runs that start from others) forms
-      arrays of its own.
+    array_parallelism: tasks of one array at a time. What is submitted later (retries, runs that start from others)
+      forms arrays of its own.
     nodes: nodes of a run.
     tasks_per_node: processes of a run on each node: one for all its GPUs, or one per GPU.
     gpus_per_node: GPUs of a run on each node; none asked for where not given.
@@ -204,9 +205,7 @@ class _Call:
         on_record = [one for name in self.tasks if (one := files.read_submitted(job_path(self.directory, name)))]
         self._queue = slurm.queue() if on_record else {}
         for one in on_record:
-            if slurm.is_final(self.directory, one):
-                self._over.add(one.job)
-            elif self._queue is not None and not self._alive(one.job):
+            if slurm.is_final(self.directory, one) or not self._alive(one.job):
                 self._over.add(one.job)
 
     def _alive(self, job: str) -> bool:
@@ -217,14 +216,25 @@ class _Call:
         """Submit what can be, in as few arrays as what the tasks come after allows; follow what somebody else did."""
         if not self.waiting:
             return
-        with locked(self.directory, wait=slurm.PATIENCE):
-            while ready := self._ready():
-                groups: dict[tuple[str, ...], list[Task]] = {}
-                for task in ready:
-                    parents = sorted(self.followed[name].submitted.job for name in task.after if name in self.followed)
-                    groups.setdefault(tuple(parents), []).append(task)
-                if not all([self._submit(members, parents) for parents, members in groups.items()]):
-                    break
+        try:
+            with locked(self.directory / "jobs", wait=slurm.PATIENCE):
+                while ready := self._ready():
+                    if not self._submit_all(ready):
+                        break
+        except Locked:  # somebody else submits; the next look shows what
+            return
+
+    def _submit_all(self, tasks: list[Task]) -> bool:
+        """One array for all tasks that come after the same jobs. Whether all were taken."""
+        groups: dict[tuple[str, ...], list[Task]] = {}
+        for task in tasks:
+            parents = sorted(self.followed[name].submitted.job for name in task.after if name in self.followed)
+            groups.setdefault(tuple(parents), []).append(task)
+        for parents, members in groups.items():
+            for start in range(0, len(members), LARGEST_ARRAY):
+                if not self._submit(members[start : start + LARGEST_ARRAY], parents):
+                    return False
+        return True
 
     def _ready(self) -> list[Task]:
         """The waiting tasks to submit now: those they come after are done or have jobs. What needs no job ends here."""
@@ -254,7 +264,8 @@ class _Call:
         return record if record is not None and record.job not in self._over else None
 
     def _submit(self, tasks: list[Task], parents: tuple[str, ...]) -> bool:
-        """Submit tasks as one array. Raises ConfigError where Slurm refuses the first; whether it went well later."""
+        """Submit tasks as one array. Whether Slurm took or refused them for good: false while it cannot answer. Raises
+        ConfigError where it refuses the first of a call."""
         jobs = [self._job(task) for task in tasks]
         try:
             ids = submit(_options(self.config, self.needs), self.directory / "submitit", jobs, parents)
@@ -264,7 +275,7 @@ class _Call:
             if not error.passing:
                 for task in tasks:
                     self._finish(Outcome(task, None, message=f"Slurm refuses the job: {error}"))
-            return error.passing is False
+            return not error.passing
         for task, job in zip(tasks, ids, strict=True):
             retries = self._retries.get(task.name, 0)
             record = Submitted(task.name, job, time.time(), retries)
@@ -291,7 +302,7 @@ class _Call:
         self._retries.setdefault(task.name, record.retries)
         self.followed[task.name] = _Followed(task, record)
 
-    # --------------------------------------------------------------------------------------------------------- following
+    # -------------------------------------------------------------------------------------------------------- following
 
     def poll(self) -> None:
         """Read every record, then ask the queue for the jobs that left none: what is final first, so that a job which

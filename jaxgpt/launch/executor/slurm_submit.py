@@ -42,7 +42,8 @@ class Options:
 
 
 def submit(options: Options, folder: Path, jobs: Sequence[Job], parents: Sequence[str] = ()) -> list[str]:
-    """Submit jobs as arrays, each to start once the jobs `parents` have succeeded; their numbers, ARRAY_INDEX each.
+    """Submit jobs as one array, to start once the jobs `parents` have succeeded; their numbers,
+    ARRAY_INDEX each. At most LARGEST_ARRAY.
 
     Args:
       folder: where submitit keeps its files and the jobs' own output, shared by all nodes.
@@ -69,14 +70,11 @@ def submit(options: Options, folder: Path, jobs: Sequence[Job], parents: Sequenc
         wckey=None,  # submitit's own, which clusters with accounting by such keys do not know
         additional_parameters=additional,
     )
-    ids: list[str] = []
-    for start in range(0, len(jobs), LARGEST_ARRAY):
-        with _undisturbed(submitit):
-            try:
-                ids += [one.job_id for one in executor.submit_array(jobs[start : start + LARGEST_ARRAY])]
-            except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
-                raise Refused(clean(str(error)) or first_line(error)) from None
-    return ids
+    with _undisturbed(submitit):
+        try:
+            return [one.job_id for one in executor.submit_array(jobs)]
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+            raise Refused(clean(str(error)) or first_line(error)) from None
 
 
 @contextlib.contextmanager
