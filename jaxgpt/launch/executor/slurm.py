@@ -134,18 +134,18 @@ class Slurm(Executor):
         check_order(tasks)
         self.interrupted, self._unwanted = False, set()
         call = self._call = _Call(self, tasks, on_event, look, self._unwanted)
-        looked = -math.inf
         try:
             with stop_requests(self._asked):
                 call.begin()
-                while not self.interrupted and call.busy:
+                call.submit()
+                looked = time.monotonic()
+                while call.busy and not self.interrupted:
+                    on_event(Event("tick"))
+                    time.sleep(min(TICK, self.config.poll_seconds))
                     if time.monotonic() - looked >= self.config.poll_seconds:
                         call.poll()
                         call.submit()
                         looked = time.monotonic()
-                    on_event(Event("tick"))
-                    if call.busy and not self.interrupted:
-                        time.sleep(min(TICK, self.config.poll_seconds))
                 if self.interrupted:
                     on_event(Event("stopping", message=call.farewell()))
         finally:
@@ -307,8 +307,6 @@ class _Call:
     def poll(self) -> None:
         """Read every record, then ask the queue for the jobs that left none: what is final first, so that a job which
         Slurm cancelled because of what it comes after is not judged before that."""
-        if not self.followed:
-            return
         self._queue = slurm.queue()
         for one in list(self.followed.values()):
             self._read(one)

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,12 +60,10 @@ class Job:
         if rank == 0:
             write(self.record, attempt)
         try:
-            process = self._start(rank)
+            code, asked = self._execute(rank)
         except OSError as error:
             self._finish(attempt, 1, f"could not be started: {error}")
             sys.exit(1)
-        asked = self._wait(process)
-        code = process.returncode
         # Without having been asked: another process of the run was, and all leave at the same step.
         told = asked or (code == STOPPED and ranks > 1)
         if not (told and code in (STOPPED, -signal.SIGTERM, -signal.SIGKILL)):
@@ -91,8 +89,36 @@ class Job:
             unsaved=before.unsaved if before else 0,
         )
 
+    def _execute(self, rank: int) -> tuple[int, set[int]]:
+        """The exit code of the child, and the signals that asked it to end. It is killed if it does not, `grace`
+        seconds later. Raises OSError where it cannot be started."""
+        asked: set[int] = set()
+        process: subprocess.Popen | None = None
+
+        def send(number: int) -> None:
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, number)
+
+        def hand_on(number: int, frame: Any) -> None:
+            if not asked:
+                late = threading.Timer(self.grace, send, (signal.SIGKILL,))
+                late.daemon = True
+                late.start()
+            asked.add(number)
+            send(signal.SIGTERM)
+
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, hand_on)
+        # Slurm signals every process of a job. What is blocked now stays so in the child, which USR2 would end.
+        with _blocked(signal.SIGUSR2):
+            process = self._start(rank)
+        if asked:  # while it started
+            send(signal.SIGTERM)
+        return process.wait(), asked
+
     def _start(self, rank: int) -> subprocess.Popen:
-        """The child, in a session of its own: only what is handed on reaches it."""
+        """The child, in a session of its own, so that what is sent to it reaches all that it started."""
         log = self.log if rank == 0 else self.log.with_name(f"{self.log.stem}.{rank}{self.log.suffix}")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -105,27 +131,6 @@ class Job:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def _wait(self, process: subprocess.Popen) -> set[int]:
-        """Wait for the child; the signals that asked it to end. It is killed if it does not, `grace` seconds later."""
-        asked: set[int] = set()
-
-        def send(number: int) -> None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, number)
-
-        def hand_on(number: int, frame: Any) -> None:
-            if not asked:
-                send(signal.SIGTERM)
-                late = threading.Timer(self.grace, send, (signal.SIGKILL,))
-                late.daemon = True
-                late.start()
-            asked.add(number)
-
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, hand_on)
-        process.wait()
-        return asked
 
     def _finish(self, attempt: Attempt, code: int, message: str = "") -> None:
         """Record the end of the task, unless another process of this start did."""
@@ -150,6 +155,16 @@ class Job:
             elif (refused := _requeue(attempt.job)) is not None:
                 self._finish(attempt, code, f"was ended by a signal, and Slurm does not start it again: {refused}")
         sys.exit(STOPPED)
+
+
+@contextlib.contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Within, a signal waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait_for_rank_0(seconds: float) -> NoReturn:
