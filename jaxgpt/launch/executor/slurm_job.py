@@ -33,6 +33,9 @@ from jaxgpt.launch.task import STOPPED
 LIVES_ON = ("RUNNING", "SIGNALING")
 """States of a job that Slurm is not ending already."""
 
+AWAKE = 0.1
+"""Seconds between looks at the child and at signals."""
+
 ASKING = 30.0
 """Seconds for Slurm to answer."""
 
@@ -115,7 +118,10 @@ class Job:
             process = self._start(rank)
         if asked:  # while it started
             send(signal.SIGTERM)
-        return process.wait(), asked
+        # Not process.wait(): a signal that came to another thread (numpy has some) would be heard when the child ends.
+        while process.poll() is None:
+            time.sleep(AWAKE)
+        return process.returncode, asked
 
     def _start(self, rank: int) -> subprocess.Popen:
         """The child, in a session of its own, so that what is sent to it reaches all that it started."""
