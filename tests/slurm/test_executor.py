@@ -87,7 +87,7 @@ def job_of(tmp_path, name):
 
 def submissions(tmp_path):
     """Calls of sbatch that were taken."""
-    return len(list((tmp_path / "executor" / "submitit").glob("*_submission.sh")))
+    return len(list((tmp_path / "executor" / "slurm" / "submitit").glob("*_submission.sh")))
 
 
 def interrupt():
@@ -208,7 +208,7 @@ def test_what_is_killed_is_tried_again_and_what_fails_is_not(executor, tmp_path)
 def test_a_job_that_never_began_says_where_its_output_is(executor, tmp_path):
     [outcome] = executor(retries=0, setup=("echo no such module; exit 7",)).run([task(tmp_path, "one", "")])
     assert outcome.code == -9
-    found = re.fullmatch(r"its Slurm job (\d+) ended: failed \(NonZeroExitCode\); its output: (.*)", outcome.describe())
+    found = re.fullmatch(r"its Slurm job (\d+) ended: FAILED, NonZeroExitCode; its output: (.*)", outcome.describe())
     assert found is not None
     assert read(tmp_path / found[2]) == "no such module\n"
 
@@ -329,7 +329,8 @@ def test_a_run_right_after_a_cancellation_waits_for_the_job_to_end(executor, tmp
     thread = meanwhile(lambda: "ready" in read(one.log), interrupt)
     executor().run([one])
     thread.join()
-    assert jobs(directory)["one"].describe().startswith("running on n")
+    running = jobs(directory)["one"]
+    assert (running.id, running.state, running.node) == (job_of(tmp_path, "one"), "RUNNING", "n0")
     cancel(directory)
     [outcome] = executor().run([one])
     assert outcome.ok

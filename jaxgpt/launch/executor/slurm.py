@@ -14,17 +14,19 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
+from jaxgpt.config import FrozenMapping
 from jaxgpt.errors import ConfigError, from_extra
-from jaxgpt.files import Locked, locked
 from jaxgpt.launch.executor import slurm_files as files
 from jaxgpt.launch.executor import slurm_queue as slurm
-from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free, stop_requests
+from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Job, Look, check_order, free, stop_requests
 from jaxgpt.launch.executor.slurm_files import Attempt, Submitted, attempt_path, job_path
-from jaxgpt.launch.executor.slurm_job import Job
+from jaxgpt.launch.executor.slurm_job import Wrapped
 from jaxgpt.launch.executor.slurm_submit import LARGEST_ARRAY, Options, Refused, submit
 from jaxgpt.launch.machine import thread_environment
 from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Task
+from jaxgpt.lease import Locked, locked
 from jaxgpt.registry import register
 
 TICK = 0.2
@@ -67,7 +69,7 @@ class SlurmConfig(ExecutorConfig):
     signal_seconds: int = 120
     setup: tuple[str, ...] = ()
     srun_arguments: tuple[str, ...] = ()
-    additional: Mapping[str, str | int | float | bool] = dataclasses.field(default_factory=dict)
+    additional: Mapping[str, str | int | float | bool] = FrozenMapping()
     poll_seconds: float = 10.0
 
     def __post_init__(self) -> None:
@@ -112,6 +114,15 @@ class SlurmConfig(ExecutorConfig):
                 f"{self.nodes * self.gpus_per_node}"
             )
         return Slurm(self, needs, directory)
+
+    def at_a_time(self, count: int) -> Self:
+        return dataclasses.replace(self, array_parallelism=count)
+
+    def jobs(self, directory: Path) -> Mapping[str, Job]:
+        return slurm.jobs(directory.resolve())
+
+    def cancel(self, directory: Path, names: Collection[str]) -> None:
+        slurm.cancel(directory.resolve(), names)
 
 
 class Slurm(Executor):
@@ -209,15 +220,15 @@ class _Call:
                 self._over.add(one.job)
 
     def _alive(self, job: str) -> bool:
-        known = None if self._queue is None else self._queue.get(job, slurm.Job(job, slurm.GONE))
-        return known is None or known.alive
+        known = None if self._queue is None else self._queue.get(job, Job(job, slurm.GONE))
+        return known is None or slurm.alive(known)
 
     def submit(self) -> None:
         """Submit what can be, in as few arrays as what the tasks come after allows; follow what somebody else did."""
         if not self.waiting:
             return
         try:
-            with locked(self.directory / "jobs", wait=slurm.PATIENCE):
+            with locked(files.home(self.directory) / "jobs", wait=slurm.PATIENCE):
                 while ready := self._ready():
                     if not self._submit_all(ready):
                         break
@@ -266,9 +277,9 @@ class _Call:
     def _submit(self, tasks: list[Task], parents: tuple[str, ...]) -> bool:
         """Submit tasks as one array. Whether Slurm took or refused them for good: false while it cannot answer. Raises
         ConfigError where it refuses the first of a call."""
-        jobs = [self._job(task) for task in tasks]
+        jobs = [self._wrapped(task) for task in tasks]
         try:
-            ids = submit(_options(self.config, self.needs), self.directory / "submitit", jobs, parents)
+            ids = submit(_options(self.config, self.needs), files.home(self.directory) / "submitit", jobs, parents)
         except Refused as error:
             if not self.followed and not self._outcomes:
                 raise ConfigError(f"executor: Slurm refuses the jobs: {error}") from None
@@ -285,8 +296,8 @@ class _Call:
             self._follow(task, record)
         return True
 
-    def _job(self, task: Task) -> Job:
-        return Job(
+    def _wrapped(self, task: Task) -> Wrapped:
+        return Wrapped(
             name=task.name,
             argv=task.argv,
             log=task.log.absolute(),
@@ -342,7 +353,8 @@ class _Call:
         job = slurm.look_up(one.submitted.job, self._queue or {})
         attempt = one.attempt
         code = attempt.code if attempt is not None and attempt.code is not None else -9
-        words = f"its Slurm job {job.id} ended: {job.describe()}"
+        why = "" if job.reason in ("", "None") else f", {job.reason}"
+        words = f"its Slurm job {job.id} ended: {job.state}{why}"
         if attempt is None:
             words += f"; its output: {self.directory / 'submitit' / f'{job.id}_0_log.out'}"
         outcome = Outcome(one.task, code, attempt.seconds if attempt else 0.0, words, attempt.number if attempt else 1)

@@ -1,8 +1,8 @@
 """What Slurm jobs and those who follow them tell each other: two small files per task, each with one writer.
 
-`jobs/NAME.json` is written by whoever submits: which job executes the task. `attempts/NAME.json` is written by the job:
-how it goes. Slurm's accounting may be off and its memory of ended jobs is short, so the second file is the truth about
-how a task ended.
+In the folder `slurm` of the executor's directory, `jobs/NAME.json` is written by whoever submits: which job executes
+the task. `attempts/NAME.json` is written by the job: how it goes. Slurm's accounting may be off and its memory of ended
+jobs is short, so the second file is the truth about how a task ended.
 """
 
 from __future__ import annotations
@@ -56,12 +56,19 @@ class Attempt:
         return other is not None and (self.job, self.restart) == (other.job, other.restart)
 
 
+def home(directory: Path) -> Path:
+    """The folder of everything that has to do with Slurm, in the directory of an executor."""
+    return directory / "slurm"
+
+
 def attempt_path(directory: Path, name: str) -> Path:
-    return directory / "attempts" / f"{quote(name, safe='')}.json"
+    """Where the newest attempt at a task is recorded."""
+    return home(directory) / "attempts" / f"{quote(name, safe='')}.json"
 
 
 def job_path(directory: Path, name: str) -> Path:
-    return directory / "jobs" / f"{quote(name, safe='')}.json"
+    """Where the job of a task is recorded."""
+    return home(directory) / "jobs" / f"{quote(name, safe='')}.json"
 
 
 def write(path: Path, content: Submitted | Attempt) -> None:
@@ -81,7 +88,7 @@ def read_submitted(path: Path) -> Submitted | None:
 
 def all_submitted(directory: Path) -> list[Submitted]:
     """Every job on record, in the order of submission."""
-    found = [read_submitted(path) for path in sorted((directory / "jobs").glob("[!.]*.json"))]
+    found = [read_submitted(path) for path in sorted((home(directory) / "jobs").glob("[!.]*.json"))]
     return sorted((one for one in found if one is not None), key=lambda one: one.submitted)
 
 

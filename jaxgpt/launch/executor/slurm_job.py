@@ -28,13 +28,17 @@ from typing import Any, NoReturn
 
 from jaxgpt.launch import child
 from jaxgpt.launch.executor.slurm_files import Attempt, read_attempt, write
-from jaxgpt.launch.task import STOPPED
+from jaxgpt.launch.task import BUSY, STOPPED
 
 LIVES_ON = ("RUNNING", "SIGNALING")
 """States of a job that Slurm is not ending already."""
 
 AWAKE = 0.1
 """Seconds between looks at the child and at signals."""
+
+PREDECESSOR = 120.0
+"""Seconds to go on trying where the child found another process at its work: the one before it may have been killed on
+another node, where nobody sees that at once."""
 
 ASKING = 30.0
 """Seconds for Slurm to answer."""
@@ -44,7 +48,7 @@ RANK_0 = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Wrapped:
     """A task as submitit pickles it. `grace`: seconds a child has to save its state; `retries`: how many attempts in a
     row may end without having saved, before the job asks for no further start."""
 
@@ -64,6 +68,10 @@ class Job:
             write(self.record, attempt)
         try:
             code, asked = self._execute(rank)
+            until = time.monotonic() + PREDECESSOR
+            while code == BUSY and not asked and time.monotonic() < until:
+                time.sleep(AWAKE)
+                code, asked = self._execute(rank)
         except OSError as error:
             self._finish(attempt, 1, f"could not be started: {error}")
             sys.exit(1)

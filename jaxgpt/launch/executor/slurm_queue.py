@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from jaxgpt.errors import UserError
+from jaxgpt.launch.executor.base import Job
 from jaxgpt.launch.executor.slurm_files import (
     Submitted,
     all_submitted,
@@ -39,27 +40,9 @@ PATIENCE = 30.0
 """Seconds for Slurm to answer."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A job as the queue shows it. `state`: Slurm's word, or GONE or UNKNOWN; `node`: where it runs; `reason`: why it
-    waits, or ended."""
-
-    id: str
-    state: str
-    node: str = ""
-    reason: str = ""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it waits, runs, or may come back."""
-        return self.state not in ENDED and self.state != GONE
-
-    def describe(self) -> str:
-        """A few words for people: `pending (Resources)`, `running on n0`."""
-        words = self.state.lower().replace("_", " ")
-        if self.state in ("RUNNING", "COMPLETING") and self.node:
-            return f"{words} on {self.node}"
-        return f"{words} ({self.reason})" if self.reason not in ("", "None") else words
+def alive(job: Job) -> bool:
+    """Whether a job waits, runs, or may come back."""
+    return job.state not in ENDED and job.state != GONE
 
 
 def queue() -> Mapping[str, Job] | None:
@@ -86,13 +69,14 @@ def look_up(job: str, known: Mapping[str, Job]) -> Job:
 
 
 def jobs(directory: Path) -> dict[str, Job]:
-    """The jobs on record that have not ended their tasks, by the task's name. Never an exception: where Slurm does not
-    answer, their state is UNKNOWN."""
+    """The jobs on record that wait or run, by the task's name. Never an exception: where Slurm does not answer, their
+    state is UNKNOWN, those that ended without a record among them."""
     waiting = unfinished(directory)
     known = queue() if waiting else {}
     if known is None:
         return {one.name: Job(one.job, UNKNOWN) for one in waiting}
-    return {one.name: known.get(one.job, Job(one.job, GONE)) for one in waiting}
+    found = {one.name: known[one.job] for one in waiting if one.job in known}
+    return {name: job for name, job in found.items() if alive(job)}
 
 
 def unfinished(directory: Path) -> list[Submitted]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxgpt.errors import ConfigError, first_line, from_extra
 from jaxgpt.launch.executor.base import STOP_SIGNALS
-from jaxgpt.launch.executor.slurm_job import Job
+from jaxgpt.launch.executor.slurm_job import Wrapped
 from jaxgpt.launch.executor.slurm_queue import clean
 
 PASSING = ("contact slurm controller", "timed out", "temporarily", "Connection refused", "try again")
@@ -41,7 +41,7 @@ class Options:
     additional: Mapping[str, Any]
 
 
-def submit(options: Options, folder: Path, jobs: Sequence[Job], parents: Sequence[str] = ()) -> list[str]:
+def submit(options: Options, folder: Path, jobs: Sequence[Wrapped], parents: Sequence[str] = ()) -> list[str]:
     """Submit jobs as one array, to start once the jobs `parents` have succeeded; their numbers,
     ARRAY_INDEX each. At most LARGEST_ARRAY.
 
