@@ -277,6 +277,9 @@ class _Call:
     def _submit(self, tasks: list[Task], parents: tuple[str, ...]) -> bool:
         """Submit tasks as one array. Whether Slurm took or refused them for good: false while it cannot answer. Raises
         ConfigError where it refuses the first of a call."""
+        for task in tasks:
+            if not self._retries.get(task.name):  # attempts are counted from here
+                attempt_path(self.directory, task.name).unlink(missing_ok=True)
         jobs = [self._wrapped(task) for task in tasks]
         try:
             ids = submit(_options(self.config, self.needs), files.home(self.directory) / "submitit", jobs, parents)
@@ -288,10 +291,7 @@ class _Call:
                     self._finish(Outcome(task, None, message=f"Slurm refuses the job: {error}"))
             return not error.passing
         for task, job in zip(tasks, ids, strict=True):
-            retries = self._retries.get(task.name, 0)
-            record = Submitted(task.name, job, time.time(), retries)
-            if not retries:
-                attempt_path(self.directory, task.name).unlink(missing_ok=True)
+            record = Submitted(task.name, job, time.time(), self._retries.get(task.name, 0))
             files.write(job_path(self.directory, task.name), record)
             self._follow(task, record)
         return True
@@ -356,7 +356,7 @@ class _Call:
         why = "" if job.reason in ("", "None") else f", {job.reason}"
         words = f"its Slurm job {job.id} ended: {job.state}{why}"
         if attempt is None:
-            words += f"; its output: {self.directory / 'submitit' / f'{job.id}_0_log.out'}"
+            words += f"; its output: {files.home(self.directory) / 'submitit' / f'{job.id}_0_log.out'}"
         outcome = Outcome(one.task, code, attempt.seconds if attempt else 0.0, words, attempt.number if attempt else 1)
         self._ended(one, outcome, cancelled=job.state == "CANCELLED")
 

@@ -36,9 +36,9 @@ LIVES_ON = ("RUNNING", "SIGNALING")
 AWAKE = 0.1
 """Seconds between looks at the child and at signals."""
 
-PREDECESSOR = 120.0
-"""Seconds to go on trying where the child found another process at its work: the one before it may have been killed on
-another node, where nobody sees that at once."""
+PAUSE, PREDECESSOR = 2.0, 120.0
+"""Seconds between tries, and to go on trying, where the child found another process at its work: the one before it may
+have been killed on another node, where nobody sees that at once."""
 
 ASKING = 30.0
 """Seconds for Slurm to answer."""
@@ -70,8 +70,9 @@ class Wrapped:
             code, asked = self._execute(rank)
             until = time.monotonic() + PREDECESSOR
             while code == BUSY and not asked and time.monotonic() < until:
-                time.sleep(AWAKE)
-                code, asked = self._execute(rank)
+                time.sleep(PAUSE)
+                if not asked:
+                    code, asked = self._execute(rank)
         except OSError as error:
             self._finish(attempt, 1, f"could not be started: {error}")
             sys.exit(1)
