@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxgpt.config import parse_overrides, read_yaml
 from jaxgpt.errors import ConfigError, exit_code
 from jaxgpt.experiment import verbs
-from jaxgpt.experiment.index import Listed, listed, read_index
+from jaxgpt.experiment.index import Index, Listed, listed, read_index
 from jaxgpt.experiment.matching import MATCHES
 from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
@@ -135,6 +135,8 @@ class _Call:
             return verbs.status(*self._listed(), self.directory, self.console, options.once)
         if verb == "cancel":
             return verbs.cancel(*self._listed(), self.directory, self.console)
+        if verb == "retry":
+            self._go_on()
         return self._planned(verb)(self.work())
 
     def _planned(self, verb: str | None) -> Callable[[Work], int]:
@@ -194,12 +196,24 @@ class _Call:
         where = parse_where(options.where) if options.where is not None else None
         return make_work(plan, options.tune, where)
 
+    def _started(self) -> Index | None:
+        """What was started last, where no option says otherwise."""
+        index, naming = read_index(self.directory), self.naming()
+        given = {name: naming[name] for name in NAMING if getattr(self.options, name) not in (None, [])}
+        return index if index is not None and given.items() <= index.options.items() else None
+
     def _listed(self) -> tuple[Sequence[Listed], ExecutorConfig]:
-        """The runs asked about, and what executes them: as they were started last, where that was with these options,
-        or where none are given; else from a plan."""
-        index = read_index(self.directory)
-        names_runs = any(getattr(self.options, name) not in (None, []) for name in NAMING)
-        if index is not None and self.options.where is None and (not names_runs or index.options == self.naming()):
+        """The runs asked about, and what executes them: as they were started last, or from a plan."""
+        index = self._started()
+        if index is not None and self.options.where is None:
             executor = load_executor(str(index.executor.get("type")), self.configs, tuple(index.executor.items()))
             return index.runs, executor
         return listed(self.work().plans), self.executor()
+
+    def _go_on(self) -> None:
+        """Take what is not given as an option from what was started last."""
+        index = self._started()
+        if index is not None:
+            for name in NAMING:
+                setattr(self.options, name, index.options[name])
+            self.options.config = [Path(path) for path in self.options.config]

@@ -61,8 +61,8 @@ def dropless(
 
 
 def _factors(x: Array, weight: Array) -> tuple[Array, Array]:
-    """Both in the type of x. CPUs have no batched product of 16-bit numbers with 32-bit sums: there the numbers, rounded
-    alike, are written in 32 bits, which changes no product."""
+    """Both in the type of x. CPUs have no batched product of 16-bit numbers with 32-bit sums: there the numbers,
+    rounded alike, are written in 32 bits, which changes no product."""
     weight = weight.astype(x.dtype)
     if platform() == "cpu":
         return x.astype(jnp.float32), weight.astype(jnp.float32)

@@ -117,8 +117,8 @@ def test_what_failed_waits_for_retry(run, toy):
     assert out.count("failed: exit code 1") == 2, "the reason is told again"
     code, out, _ = run("status", "--exp", "toy")
     assert "5 runs: 2 failed, 3 finished" in out
-    code, out, _ = run("retry", *SMALL)
-    assert code == 0
+    code, out, _ = run("retry", "--exp", "toy")
+    assert code == 0, "as it was started last"
     assert out.count("is started once more") == 2
     assert "2 of 2 runs to do" in out
     assert "5 runs: 5 finished" in run("status", "--exp", "toy")[1]
@@ -148,7 +148,8 @@ def test_clean_asks_first(run, toy, monkeypatch):
     assert len(list(toy.runs.glob("toy/*/request.json"))) == folders
     code, out, _ = run("clean", *SMALL, "--yes")
     assert code == 0
-    assert "5 runs: 5 finished" in run("status", *SMALL)[1]
+    assert "5 runs: 5 finished" in run("status", *SMALL, "--where", "seed<9")[1]
+    assert "5 runs: 5 pending" in run("status", "--exp", "toy")[1], "the ones that were started last"
     assert len(list(toy.runs.glob("toy/*/request.json"))) == 5
     assert "nothing to remove" in run("clean", *SMALL)[1]
 

@@ -132,6 +132,7 @@ class Slurm(Executor):
         self.config, self.needs = config, needs
         self.directory = directory.resolve()  # a job may work elsewhere
         self.parallel = config.array_parallelism
+        self.processes = config.nodes * config.tasks_per_node
         self.settle = settle  # seconds for a record to arrive from a node after its job left the queue
         self._call: _Call | None = None
         self._unwanted: set[str] = set()
