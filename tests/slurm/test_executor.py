@@ -183,10 +183,11 @@ def test_a_task_that_is_killed_without_having_saved_is_requeued_by_slurm(executo
 
 def test_what_is_killed_is_tried_again_and_what_fails_is_not(executor, tmp_path):
     once = """
-        import os, sys
+        import os, sys, time
         if not os.path.exists(sys.argv[1]):
             open(sys.argv[1], "w")
             os.kill({}, 9)
+            time.sleep(60)  # where it was another that was killed
         print("through")
     """
     tasks = [
@@ -218,7 +219,7 @@ def test_two_processes_on_two_nodes(executor, tmp_path):
     [outcome] = executor(nodes=2).run([one])
     assert outcome.ok
     assert read(one.log) == "0 n0\n"
-    assert read(one.log.with_name("one.1.txt")) == "1 n1\n"
+    wait_until(lambda: read(one.log.with_name("one.1.txt")) == "1 n1\n")  # the first is what is waited for
 
 
 def test_a_failing_process_ends_the_others(executor, tmp_path):
@@ -289,7 +290,7 @@ def test_what_comes_after_another_goes_on_without_a_follower(executor, tmp_path)
 
 def test_what_comes_after_a_failure_is_not_run_and_waits_for_one_that_is_tried_again(executor, tmp_path):
     once = """
-        import os, sys
+        import os, sys, time
         if not os.path.exists(sys.argv[1]):
             open(sys.argv[1], "w")
             os.kill(os.getpid(), 9)

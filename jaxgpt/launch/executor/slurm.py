@@ -9,15 +9,16 @@ A job that was lost otherwise is submitted again, at most `retries` times.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from jaxgpt.config import FrozenMapping
-from jaxgpt.errors import ConfigError, from_extra
+from jaxgpt.errors import ConfigError, UserError, from_extra
 from jaxgpt.launch.executor import slurm_files as files
 from jaxgpt.launch.executor import slurm_queue as slurm
 from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Job, Look, check_order, free, stop_requests
@@ -140,7 +141,7 @@ class Slurm(Executor):
     def stop(self, names: Collection[str]) -> None:
         self._unwanted.update(names)
         if self._call is not None:
-            slurm.end(one.submitted.job for name, one in self._call.followed.items() if name in names)
+            self._call.end(one for name, one in self._call.followed.items() if name in names)
 
     def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
         check_order(tasks)
@@ -189,6 +190,7 @@ class _Call:
         self.waiting = dict(self.tasks)
         self.followed: dict[str, _Followed] = {}
         self._over: set[str] = set()  # jobs that will do nothing any more
+        self._told: set[str] = set()  # jobs that were told to end
         self._retries: dict[str, int] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._queue: Mapping[str, slurm.Job] | None = None
@@ -382,11 +384,19 @@ class _Call:
             return
         self._finish(outcome)
 
+    def end(self, followed: Iterable[_Followed]) -> None:
+        """Cancel jobs, once each. Where Slurm does not answer they go on: what comes after a failure ends by itself,
+        and who stops a task does so again."""
+        ids = {one.submitted.job for one in followed} - self._told
+        with contextlib.suppress(UserError):
+            slurm.end(sorted(ids))
+            self._told |= ids
+
     def _take_back(self, task: Task) -> None:
         """Let a task wait again, and with it all whose jobs wait for its job, which will never succeed."""
         self.waiting[task.name] = task
         below = [one for one in self.followed.values() if task.name in one.task.after]
-        slurm.end(one.submitted.job for one in below)
+        self.end(below)
         for one in below:
             del self.followed[one.task.name]
             self._over.add(one.submitted.job)
@@ -399,7 +409,7 @@ class _Call:
         self.on_event(Event("ended", outcome.task, outcome))
         if not outcome.ok:
             below = [one for one in self.followed.values() if name in one.task.after]
-            slurm.end(one.submitted.job for one in below)
+            self.end(below)
             for one in below:
                 del self.followed[one.task.name]
                 self._finish(Outcome(one.task, None, message=f"not run, because {name} did not succeed"))

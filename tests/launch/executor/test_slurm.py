@@ -19,10 +19,11 @@ from jaxgpt.launch.task import Needs, Task
 
 WRAPPER = "import pickle, sys; job = pickle.load(sys.stdin.buffer); job()"
 ONCE_KILLED = """
-    import os, sys
+    import os, sys, time
     if not os.path.exists(sys.argv[1]):
         open(sys.argv[1], "w")
         os.kill(os.getpid(), 9)
+        time.sleep(60)  # where it was another that was killed
     print("through")
 """
 
@@ -136,6 +137,26 @@ def test_what_somebody_else_does_or_did_needs_no_job(cluster, executor, tmp_path
     assert [outcome.describe() for outcome in outcomes[:2]] == ["done by another process"] * 2
     assert [names for names, _, _ in cluster.arrays] == [["free"]]
     assert outcomes[2].ok
+
+
+def test_a_task_is_stopped_once(cluster, executor, tmp_path):
+    one = executor()
+    waits = """
+        import os, sys, time
+        while not os.path.exists(sys.argv[1]): time.sleep(0.05)
+        sys.exit(130)
+    """
+    ticks = []
+
+    def listener(event):
+        ticks.append(event.kind)
+        one.stop(["a"])
+        if len(ticks) == 5:
+            (tmp_path / "a.state").touch()
+
+    [outcome] = one.run([task(tmp_path, "a", waits)], listener)
+    assert (outcome.code, outcome.describe()) == (130, "stopped on request")
+    assert [one for one in cluster.ended if one] == ["1_0"]
 
 
 def test_a_job_that_finds_another_at_its_work_is_no_attempt(cluster, executor, tmp_path, monkeypatch):
