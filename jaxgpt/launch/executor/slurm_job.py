@@ -64,7 +64,7 @@ class Wrapped:
     def __call__(self) -> None:
         rank, ranks = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
         attempt = self._begin()
-        if rank == 0:
+        if rank == 0 and not self._failed_elsewhere(attempt):
             write(self.record, attempt)
         try:
             code, asked = self._execute(rank)
@@ -147,6 +147,11 @@ class Wrapped:
                 start_new_session=True,
             )
 
+    def _failed_elsewhere(self, attempt: Attempt) -> bool:
+        """Whether another process of this start has recorded the end of the task."""
+        there = read_attempt(self.record)
+        return there is not None and there.final and there.same_start(attempt)
+
     def _finish(self, attempt: Attempt, code: int, message: str = "") -> None:
         """Record the end of the task, unless another process of this start did."""
         there = read_attempt(self.record)
@@ -156,9 +161,8 @@ class Wrapped:
 
     def _ended_by_signal(self, attempt: Attempt, code: int, asked: set[int]) -> NoReturn:
         """Record the end of this attempt, and have Slurm start the job again where that is ours to ask."""
-        there = read_attempt(self.record)
-        if there is not None and there.final and there.same_start(attempt):
-            sys.exit(1)  # another process failed, and srun ends the rest
+        if self._failed_elsewhere(attempt):
+            sys.exit(1)  # and srun ends the rest
         unsaved = 0 if code == STOPPED else attempt.unsaved + 1
         attempt = dataclasses.replace(attempt, code=code, ended=time.time(), unsaved=unsaved)
         write(self.record, attempt)

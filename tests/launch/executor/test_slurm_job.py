@@ -41,11 +41,14 @@ class Started:
         self.process = subprocess.Popen([sys.executable, "-c", WRAPPER, str(path)], env={**os.environ, **slurm})
 
     def signal_when_ready(self, number):
+        self.wait_until_ready()
+        self.process.send_signal(number)
+
+    def wait_until_ready(self):
         until = time.monotonic() + 20
         while not (self.log.exists() and "ready" in self.log.read_text()):
             assert time.monotonic() < until
             time.sleep(0.02)
-        self.process.send_signal(number)
 
     def ended(self):
         """The exit code and the record."""
@@ -174,6 +177,7 @@ def test_another_process_has_a_log_of_its_own_and_records_only_a_failure(tmp_pat
 def test_when_another_process_failed_the_first_asks_for_no_other_start(tmp_path, programs):
     programs(squeue="echo RUNNING", scontrol="exit 0")
     first = Started(tmp_path, SAVES, ranks=2)
+    first.wait_until_ready()
     other = Started(tmp_path, "raise SystemExit(3)", rank=1, ranks=2)
     other.ended()
     first.signal_when_ready(signal.SIGTERM)  # as srun does
@@ -181,6 +185,13 @@ def test_when_another_process_failed_the_first_asks_for_no_other_start(tmp_path,
     assert record is not None
     assert (record.code, record.final) == (3, True)
     assert programs.calls() == []
+
+
+def test_the_first_process_does_not_hide_that_another_failed_before_it_began(tmp_path):
+    Started(tmp_path, "raise SystemExit(3)", rank=1, ranks=2).ended()
+    _, record = Started(tmp_path, "", ranks=2).ended()
+    assert record is not None
+    assert (record.code, record.final) == (3, True)
 
 
 def test_another_process_that_saved_stays_until_it_is_ended(tmp_path, programs):
