@@ -83,18 +83,25 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     after: str = ""  # name of the run whose weights it begins with
     may_diverge: bool = False  # that it did is a result, too: a learning rate that is too high
+    study: str = ""  # of which it is a trial; what this study has pruned is done
 
     @property
     def name(self) -> str:
         return self.folder.path.name
 
     def is_finished(self) -> bool:
-        return self.diverged or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+        done = self.diverged or self.pruned
+        return done or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
 
     @property
     def diverged(self) -> bool:
         """Whether the loss stopped being a number, where that is a result."""
         return self.may_diverge and bool(self.folder.status().get("diverged"))
+
+    @property
+    def pruned(self) -> bool:
+        """Whether its study ended it before its time."""
+        return bool(self.study) and self.folder.pruned_by == self.study
 
 
 @dataclasses.dataclass(frozen=True)

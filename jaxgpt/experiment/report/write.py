@@ -11,6 +11,7 @@ from jaxgpt.experiment.report.model import Report
 from jaxgpt.experiment.report.page import page
 from jaxgpt.experiment.report.saved import ABOUT, write_about
 from jaxgpt.experiment.results import write_documents, write_results, write_timings
+from jaxgpt.experiment.search_tables import TRIALS, write_trials
 from jaxgpt.files import write_atomic
 
 
@@ -27,6 +28,8 @@ def write_report(report: Report, directory: Path) -> Path:
     write_timings(directory / "timings.csv", report.timings)
     write_about(directory / ABOUT, report)
     write_verdicts(directory / "verdicts.json", report.verdicts)
+    if report.trials:
+        write_trials(directory / TRIALS, report.trials)
     drawn = figures(report)
     for old in directory.glob("*.png"):
         if old.name not in drawn:
