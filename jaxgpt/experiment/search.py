@@ -117,8 +117,8 @@ def _check_bounds(one: Float | Int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Median:
-    """Ends trials early whose best validation loss so far is above the median, at the same step, of those that went
-    before (Golovin et al. 2017, "Google Vizier", the median stopping rule).
+    """Ends trials early whose best validation loss so far is above the median, at the same step, of those that came to
+    their end (after the median stopping rule of Golovin et al. 2017, "Google Vizier").
 
     startup: trials of a variant that must have come to their end before any is judged.
     warmup: share of a trial's steps before it is judged.

@@ -104,10 +104,9 @@ def subjects(plan: Plan, search: Search, pairs: Sequence[tuple[str, Any]]) -> li
             raise ConfigError(f"{where}: {path}: match() decides the size of models; search settings of train only")
     found = [_subject(plan, search, possible[name]) for name in search.variants or possible]
     for subject in found:
+        here = f"{where}, variant {subject.arm.name!r}"
         for path, values in search.space.items():
-            _check_range(
-                subject, path, values.ends(), isinstance(values, Float), f"{where}, variant {subject.arm.name}"
-            )
+            _check_range(subject, path, values.ends(), isinstance(values, Float), here)
     return found
 
 
@@ -141,7 +140,8 @@ def _check_range(subject: Subject, path: str, ends: Sequence[Value], strict: boo
         except ConfigError as error:
             errors.append(error)
     if errors and (strict or not hashes):
-        raise ConfigError(f"{where}: {path}: {errors[0]}")
+        said = str(errors[0])
+        raise ConfigError(f"{where}: {said if said.startswith(path) else f'{path}: {said}'}")
     if len(hashes) > 1 and len(set(hashes)) == 1:
         raise ConfigError(f"{where}: {path}: changes nothing that a run's result depends on")
 

@@ -98,15 +98,15 @@ class Study:
 
     def importances(self) -> dict[str, float]:
         """Path -> its share of what decides whether a trial is among the better half (PED-ANOVA, Watanabe et al. 2023,
-        arXiv:2304.10255); empty with fewer than ten finite losses or where nothing tells."""
+        arXiv:2304.10255); empty with fewer than ten different losses."""
         optuna = need_optuna()
         done = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        done = [one for one in done if one.value is not None and math.isfinite(one.value)]
-        if len(done) < 10 or len({one.value for one in done}) < 2:
+        different = {one.value: one for one in done if one.value is not None and math.isfinite(one.value)}
+        if len(different) < 10:
             return {}
         with _quiet():
             finite = optuna.create_study(study_name=self._study.study_name)
-            finite.add_trials(done)
+            finite.add_trials(list(different.values()))
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
             found = optuna.importance.get_param_importances(finite, evaluator=evaluator)
         return {path: float(found.get(path, 0.0)) for path in self._search.space}
