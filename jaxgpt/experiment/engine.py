@@ -116,12 +116,14 @@ def prepare(plan: Plan) -> dict[str, Size]:
         check(arm.evaluation, built[digest], arm.measured_in)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:
-        known = run.folder.request().get("dataset")
-        if known not in (None, sizes[run.arm.name].dataset) and run.folder.status():
-            raise DataError(
-                f"{run.folder.path}: the text has changed since this run; remove it or use another --runs-dir"
-            )
+        check_text(run, sizes[run.arm.name].dataset)
     return sizes
+
+
+def check_text(run: Run, fingerprint: str) -> None:
+    """Raise DataError where a run was trained on another text than the one with this fingerprint."""
+    if run.folder.request().get("dataset") not in (None, fingerprint) and run.folder.status():
+        raise DataError(f"{run.folder.path}: the text has changed since this run; remove it or use another --runs-dir")
 
 
 def execute(

@@ -227,7 +227,7 @@ class Searched:
     def why_undecided(self) -> str:
         """What is missing, for people."""
         if not self.complete:
-            return "the search is not complete yet; the verb search goes on with it"
+            return "the search is not complete yet; go on with it: search"
         barren = next(one for one in self.found if not one.best)
         states = ", ".join(f"{barren.count(s)} {s}" for s in barren.states())
         return f"no trial of {barren.variant} has a loss ({states}); change the space of search(), or fix what failed"

@@ -52,8 +52,8 @@ class Study:
     """A variant's study. A loss that is not finite is told as infinite and not as a failure: the sampler then keeps
     away from there, while of failed trials it learns nothing."""
 
-    def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, search: Search):
-        self._study, self._storage, self._search = study, storage, search
+    def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, search: Search, journal: Path):
+        self._study, self._storage, self._search, self._journal = study, storage, search, journal
         self._distributions = {path: _distribution(values) for path, values in search.space.items()}
 
     def trials(self) -> list[Trial]:
@@ -65,36 +65,49 @@ class Study:
         points that it began with."""
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(self._search, self._search.seed + number)
-        asked = self._study.ask(self._distributions)
+        with self._writing():
+            asked = self._study.ask(self._distributions)
         return Trial(asked.number, asked.params, "open", None, {})
 
     def report(self, number: int, losses: Mapping[int, float]) -> bool:
         """Report a trial's validation losses by step, those that are new; whether it should end. One that was told
         meanwhile, by another launcher, should end if it was pruned."""
-        trial = self.trials()[number]
+        optuna, trial = need_optuna(), self.trials()[number]
         if trial.state != "open":
             return trial.state == "pruned"
         study = self._storage.get_study_id_from_name(self._study.study_name)
-        live = need_optuna().trial.Trial(
-            self._study, self._storage.get_trial_id_from_study_id_trial_number(study, number)
-        )
-        for step in sorted(losses.keys() - trial.reported.keys()):
-            live.report(losses[step], step)
-            if live.should_prune():
-                return True
+        identifier = self._storage.get_trial_id_from_study_id_trial_number(study, number)
+        live = optuna.trial.Trial(self._study, identifier)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError), self._writing():
+            for step in sorted(losses.keys() - trial.reported.keys()):
+                live.report(losses[step], step)
+                if live.should_prune():
+                    return True
         return False
 
     def tell(self, number: int, loss: float) -> None:
         """A trial's loss; one that has ended already stays as it is."""
-        self._study.tell(number, loss if math.isfinite(loss) else math.inf, skip_if_finished=True)
+        with self._writing():
+            self._study.tell(number, loss if math.isfinite(loss) else math.inf, skip_if_finished=True)
 
     def prune(self, number: int) -> None:
         """A trial was ended early."""
-        self._study.tell(number, state=need_optuna().trial.TrialState.PRUNED, skip_if_finished=True)
+        with self._writing():
+            self._study.tell(number, state=need_optuna().trial.TrialState.PRUNED, skip_if_finished=True)
 
     def give_up(self, number: int) -> None:
         """There can be no run at a trial's point."""
-        self._study.tell(number, state=need_optuna().trial.TrialState.FAIL, skip_if_finished=True)
+        with self._writing():
+            self._study.tell(number, state=need_optuna().trial.TrialState.FAIL, skip_if_finished=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A journal that cannot be written is a UserError, and keeps no half of a line."""
+        try:
+            yield
+        except OSError as error:
+            _mend(self._journal)
+            raise UserError(f"{self._journal}: cannot be written ({error.strerror}); mend that and go on") from None
 
     def importances(self) -> dict[str, float]:
         """Path -> its share of what decides whether a trial is among the better half (PED-ANOVA, Watanabe et al. 2023,
@@ -141,15 +154,13 @@ def open_studies(directory: Path, search: Search, steps: Mapping[str, int], crea
             found = {}
             for name in steps:
                 pruner = _pruner(search, steps[name])
-                if create:
-                    study = optuna.create_study(
-                        storage=storage, study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
-                    )
-                elif name in there:
+                if name in there:
                     study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+                elif create:
+                    study = optuna.create_study(study_name=name, storage=storage, pruner=pruner, direction="minimize")
                 else:
                     continue
-                found[name] = Study(study, storage, search)
+                found[name] = Study(study, storage, search, path)
     except (OSError, ValueError, KeyError) as error:  # the last two: what does not belong there
         raise UserError(
             f"{path}: cannot be read ({first_line(error)}); mend it, or remove it to search anew: finished trials cost "

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 
 from jaxgpt.errors import ConfigError, UserError
-from jaxgpt.experiment.engine import Source, prepare
+from jaxgpt.experiment.engine import Source, check_text, prepare
 from jaxgpt.experiment.estimate import Size
 from jaxgpt.experiment.plan import Run
 from jaxgpt.experiment.searched import Searched, Subject, trial_plan
@@ -29,6 +29,10 @@ class Trials(Source):
     Args:
       sizes: of arms by name; gets those of every trial.
       announce: told of all runs so far when there are new ones.
+
+    Raises:
+      DataError: the text is not the one of earlier trials.
+      UserError: the studies cannot be read or written.
     """
 
     def __init__(
@@ -36,11 +40,15 @@ class Trials(Source):
     ):
         self.search, self.sizes, self.announce = searched.search, sizes, announce
         self.plan = searched.subjects[0].plan
-        self.total = self.search.trials * len(searched.subjects)
         self.runs: dict[str, Run] = {run.name: run for run in searched.plan.runs}
         self._hopeless: set[str] = set()
         self._running: dict[str, list[tuple[Study, int]]] = {}
         self._waiting: deque[Run] = deque()
+        for subject, found in zip(searched.subjects, searched.found, strict=True):
+            dataset = subject.config.data.prepare()
+            for one in found.trials:
+                if one.run is not None:
+                    check_text(one.run, dataset.fingerprint)
         with alone(self.plan.directory):
             steps = {one.study: one.config.train.steps for one in searched.subjects}
             studies = open_studies(self.plan.directory, self.search, steps)
@@ -49,6 +57,8 @@ class Trials(Source):
                 for trial in study.trials():
                     if trial.state == "open" and (run := self._begin(subject, study, trial)) is not None:
                         self._waiting.append(run)
+        left = (max(0, self.search.trials - len(study.trials())) for _, study in self._studies)
+        self.total = sum(left) + len(self._waiting)
 
     def more(self, room: int) -> Sequence[Run]:
         found: list[Run] = []
@@ -62,21 +72,25 @@ class Trials(Source):
     def hopeless(self, names: Collection[str]) -> Collection[str]:
         for name in names:
             study, number = self._running[name][0]
-            if study.report(number, _validation(self.runs[name])):
-                self._hopeless.add(name)
+            with contextlib.suppress(UserError):  # on a full disk, which will end the run if it lasts
+                if study.report(number, _validation(self.runs[name])):
+                    self._hopeless.add(name)
         return self._hopeless & set(names)
 
     def ended(self, run: Run) -> None:
-        if run.name in self._hopeless and not run.is_finished():
-            with contextlib.suppress(UserError):  # on a full disk: it goes on the next time, and is pruned then
+        with contextlib.suppress(UserError):  # on a full disk: the trial stays open, and is told the next time
+            if run.name in self._hopeless and not run.is_finished():
                 run.folder.prune(run.study)
-        if run.is_finished():
-            for study, number in self._running.pop(run.name, ()):
-                study.report(number, _validation(run))
-                if run.pruned:
-                    study.prune(number)
-                else:
-                    study.tell(number, loss_of(run))
+            if run.is_finished():
+                for study, number in self._running.pop(run.name, ()):
+                    self._tell(study, number, run)
+
+    def _tell(self, study: Study, number: int, run: Run) -> None:
+        study.report(number, _validation(run))
+        if run.pruned:
+            study.prune(number)
+        else:
+            study.tell(number, loss_of(run))
 
     def _next(self) -> Run | None:
         """A run that was begun earlier, else that of a new point."""

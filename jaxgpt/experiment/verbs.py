@@ -239,7 +239,8 @@ class Session:
 
         trials = Trials(searched, sizes, announce)
         where = f"{plan.experiment.name}, scale {plan.scale.name}: search"
-        todo = f"{trials.total} trials, {executor.parallel} at a time, in {plan.directory}"
+        every = searched.search.trials * len(searched.subjects)
+        todo = f"{trials.total} of {every} trials to do, {executor.parallel} at a time, in {plan.directory}"
         self.console.print(Text(f"{where}: {todo}"), soft_wrap=True)
         nothing = dataclasses.replace(plan, runs=())
         executed = engine.execute(nothing, executor, sizes, self.console, source=trials)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from jaxgpt.experiment import engine
+from jaxgpt.errors import DataError
+from jaxgpt.experiment import cli, engine
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
 from jaxgpt.experiment.searched import look
 from jaxgpt.experiment.trials import Trials
@@ -285,6 +287,70 @@ def test_after_a_cancellation_no_more_is_asked_for(toy):
     assert len(executed.cancelled) == len(started(toy)) == 1
     _, searched = go_on(toy, ONE)
     assert searched.found[0].count("finished") == 6
+
+
+def test_with_one_worker_a_search_repeats_exactly(toy):
+    search = dataclasses.replace(ONE, trials=14)
+    first = told(go_on(toy, search, workers=1)[1])
+    for path in (toy.runs / "toy" / "search").iterdir():
+        path.unlink()
+    begun = started(toy)
+    assert told(go_on(toy, search, workers=1)[1]) == first
+    assert started(toy) == begun, "and finds its runs"
+
+
+def test_text_that_changed_since_is_refused(toy):
+    _, searched = go_on(toy, dataclasses.replace(ONE, trials=2))
+    request = searched.plan.runs[0].folder.path / "request.json"
+    request.write_text(json.dumps({**json.loads(request.read_text()), "dataset": "other"}))
+    with pytest.raises(DataError, match=r"search-rope-.*the text has changed since this run"):
+        go_on(toy, ONE)
+
+
+def test_from_the_command_line(toy, monkeypatch, capsys):
+    """What `plan`, `search`, `retry`, `report` and `clean` say and do, at every state of a search."""
+    rule = ["fail"]
+    monkeypatch.setattr(engine.execute, "__defaults__", (lambda run: command(rule[0])(run), None))
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text() + SEARCH.replace("1e-3, 1e-1", "1e-2, 0.2").replace("3, (", "4, ("))
+    options = ["--exp", "toy", "--scale", "small", "--runs-dir", str(toy.runs), "--workers", "1"]
+
+    def main(*verb):
+        code = cli.main([*verb, *options], toy.experiments, toy.configs)
+        return code, *capsys.readouterr()
+
+    code, out, _ = main("plan")
+    assert code == 0
+    assert "search: 4 trials of 4 steps for each of rope" in out
+    assert "train.learning_rate: 0.01 to 0.2, by its logarithm" in out
+    assert "rope: none yet" in out
+    assert "estimate of the search: " in out
+    assert "the settings of the comparison are chosen when the search (above) is complete" in out
+    assert not (toy.runs / "toy").exists()
+    code, _, err = main("report")
+    assert (code, err) == (1, f"error: {toy.runs / 'toy'}: the search is not complete yet; go on with it: search\n")
+    code, out, _ = main("search")
+    assert code == 1, out
+    assert "4 of 4 trials to do, 1 at a time" in out
+    assert re.search(r"best settings\s.*rope.*2 failed", out, re.DOTALL)
+    assert "about to fail" in out
+    code, out, _ = main("status", "--once")
+    assert "4 runs: 2 failed, 2 finished" in out
+    rule[0] = "none"
+    code, out, _ = main("retry")
+    assert code == 0
+    assert "is started once more" in out
+    code, out, _ = main("search")
+    assert code == 0
+    assert "4 finished" in out
+    code, out, _ = main("plan")
+    assert "rope: 4 finished" in out
+    assert "are chosen when" not in out
+    code, out, _ = main("clean", "--yes")
+    assert "nothing to remove" in out, "trials belong to the plan"
+    code, out, _ = main("search", "--trials", "6")
+    assert "2 of 6 trials to do" in out
+    assert "6 finished" in out
 
 
 def test_two_launchers_share_a_search(toy):
