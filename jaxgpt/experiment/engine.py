@@ -132,6 +132,7 @@ def execute(
     sizes: Mapping[str, Size],
     console: Console,
     command: Command = worker_command,
+    *,
     source: Source | None = None,
 ) -> Executed:
     """Run all that is pending, and then all that `source` has.

@@ -10,9 +10,8 @@ from jaxgpt.errors import ConfigError
 from jaxgpt.experiment import cli
 from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
-from jaxgpt.experiment.searched import Found, Searched, Seen, Wanted, largest_plan, subjects, typical_plan, with_points
+from jaxgpt.experiment.searched import Wanted, largest_plan, subjects, typical_plan, with_points
 from jaxgpt.experiment.spec import load_experiment, load_scale
-from jaxgpt.experiment.study import Trial
 
 RATE = "train.learning_rate"
 SEARCH = Search({RATE: Float(1e-4, 1e-2, log=True)})
@@ -130,38 +129,23 @@ def test_the_comparison_has_the_points_and_what_descends_keeps_its_relation(toy)
     assert names["alibi"] == {run.variant: run.name for run in changed.runs if run.seed == 0}["alibi"]
 
 
-def some(plan, *states, trials=3):
-    """A search of rope with trials of these states, at losses 3.0, 2.9, ..."""
-    search = Search(
-        {RATE: Float(1e-4, 1e-2, log=True), "model.num_layers": Int(1, 3)}, trials=trials, variants=("rope",)
-    )
-    [one] = subjects(plan, search, ())
-    seen = []
-    for number, state in enumerate(states):
-        point = {RATE: 0.001 * (number + 1), "model.num_layers": 2}
-        loss = {"finished": 3.0 - number / 10, "pruned": 2.0}.get(state)
-        run = None if state == "impossible" else one.run(point)
-        seen.append(Seen(Trial(number, point, "told", loss, {}), run, state))
-    return Searched(search, [one], [Found("rope", tuple(seen), {})])
-
-
-def test_a_search_is_decided_by_the_lowest_loss_of_the_finished(toy):
+def test_a_search_is_decided_by_the_lowest_loss_of_the_finished(toy, some_search):
     plan = toy.plan()
-    assert not some(plan, "finished", "finished").complete
-    assert not some(plan, "finished", "finished", "unfinished").complete
-    searched = some(plan, "finished", "finished", "pruned")
+    assert not some_search(plan, "finished", "finished").complete
+    assert not some_search(plan, "finished", "finished", "unfinished").complete
+    searched = some_search(plan, "finished", "finished", "pruned")
     assert searched.decided
     assert searched.points == {"rope": {RATE: 0.002, "model.num_layers": 2}}
-    barren = some(plan, "diverged", "impossible", "failed")
+    barren = some_search(plan, "diverged", "impossible", "failed")
     assert (barren.complete, barren.decided, barren.points) == (True, False, {})
     assert "no trial of rope has a loss (1 diverged, 1 impossible, 1 failed)" in barren.why_undecided()
     assert len(barren.plan.runs) == 2
 
 
-def test_what_is_left_and_the_most_that_is_needed(toy):
-    searched = some(toy.plan(), "finished", "unfinished", trials=5)
+def test_what_is_left_and_the_most_that_is_needed(toy, some_search):
+    searched = some_search(toy.plan(), "finished", "unfinished", trials=5)
     assert len(typical_plan(searched).runs) == 4
-    assert not typical_plan(some(toy.plan(), "finished", trials=1)).runs
+    assert not typical_plan(some_search(toy.plan(), "finished", trials=1)).runs
     assert {run.arm.model.num_layers for run in largest_plan(searched).runs} == {1, 3}
 
 

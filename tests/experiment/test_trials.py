@@ -80,7 +80,7 @@ def go_on(toy, search, rule="none", workers=2):
     plan, trials, sizes = begin(toy, search)
     pool = Pool([Slot()] * workers, interval=0.02)
     nothing = dataclasses.replace(plan, runs=())
-    executed = engine.execute(nothing, pool, sizes, Console(quiet=True), command(rule), trials)
+    executed = engine.execute(nothing, pool, sizes, Console(quiet=True), command(rule), source=trials)
     return executed, look(plan, search, ())
 
 
@@ -282,7 +282,7 @@ def test_after_a_cancellation_no_more_is_asked_for(toy):
     thread = threading.Thread(target=cancel)
     thread.start()
     nothing = dataclasses.replace(plan, runs=())
-    executed = engine.execute(nothing, pool, sizes, Console(quiet=True), command("wait"), trials)
+    executed = engine.execute(nothing, pool, sizes, Console(quiet=True), command("wait"), source=trials)
     thread.join()
     assert len(executed.cancelled) == len(started(toy)) == 1
     _, searched = go_on(toy, ONE)
@@ -310,7 +310,7 @@ def test_text_that_changed_since_is_refused(toy):
 def test_from_the_command_line(toy, monkeypatch, capsys):
     """What `plan`, `search`, `retry`, `report` and `clean` say and do, at every state of a search."""
     rule = ["fail"]
-    monkeypatch.setattr(engine.execute, "__defaults__", (lambda run: command(rule[0])(run), None))
+    monkeypatch.setattr(engine.execute, "__defaults__", (lambda run: command(rule[0])(run),))
     file = toy.experiments / "toy.py"
     file.write_text(file.read_text() + SEARCH.replace("1e-3, 1e-1", "1e-2, 0.2").replace("3, (", "4, ("))
     options = ["--exp", "toy", "--scale", "small", "--runs-dir", str(toy.runs), "--workers", "1"]
@@ -372,7 +372,7 @@ def test_two_launchers_share_a_search(toy):
     thread.start()
     entered.wait()
     nothing = dataclasses.replace(plan, runs=())
-    engine.execute(nothing, Pool([Slot()] * 2, interval=0.02), sizes, Console(quiet=True), command(), trials)
+    engine.execute(nothing, Pool([Slot()] * 2, interval=0.02), sizes, Console(quiet=True), command(), source=trials)
     thread.join()
     elsewhere.ended(run)
     [found] = look(plan, ONE, ()).found

@@ -18,7 +18,7 @@ from jaxgpt.files import write_atomic
 def write_report(report: Report, directory: Path) -> Path:
     """Write all files of a report into `directory`, made if missing, and return the path of `index.html`.
 
-    Each file is replaced whole. Figures of an earlier report that this one does not draw are removed.
+    Each file is replaced whole. Figures and trials of an earlier report that this one does not have are removed.
 
     Raises:
       UserError: two rows measure the same thing.
@@ -30,6 +30,8 @@ def write_report(report: Report, directory: Path) -> Path:
     write_verdicts(directory / "verdicts.json", report.verdicts)
     if report.trials:
         write_trials(directory / TRIALS, report.trials)
+    else:
+        (directory / TRIALS).unlink(missing_ok=True)
     drawn = figures(report)
     for old in directory.glob("*.png"):
         if old.name not in drawn:
