@@ -72,13 +72,13 @@ class Study:
     def report(self, number: int, losses: Mapping[int, float]) -> bool:
         """Report a trial's validation losses by step, those that are new; whether it should end. One that was told
         meanwhile, by another launcher, should end if it was pruned."""
-        optuna, trial = need_optuna(), self.trials()[number]
+        trial = self.trials()[number]
         if trial.state != "open":
             return trial.state == "pruned"
         study = self._storage.get_study_id_from_name(self._study.study_name)
         identifier = self._storage.get_trial_id_from_study_id_trial_number(study, number)
-        live = optuna.trial.Trial(self._study, identifier)
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError), self._writing():
+        live = need_optuna().trial.Trial(self._study, identifier)
+        with contextlib.suppress(RuntimeError), self._writing():  # it was told by another launcher this instant
             for step in sorted(losses.keys() - trial.reported.keys()):
                 live.report(losses[step], step)
                 if live.should_prune():

@@ -279,7 +279,7 @@ def test_after_a_cancellation_no_more_is_asked_for(toy):
         [name] = started(toy)
         trials.runs[name].folder.cancel()
 
-    thread = threading.Thread(target=cancel)
+    thread = threading.Thread(target=cancel, daemon=True)
     thread.start()
     nothing = dataclasses.replace(plan, runs=())
     executed = engine.execute(nothing, pool, sizes, Console(quiet=True), command("wait"), source=trials)
@@ -368,7 +368,7 @@ def test_two_launchers_share_a_search(toy):
 
     plan, trials, sizes = begin(toy, ONE)
     engine._ask(plan, run, sizes)
-    thread = threading.Thread(target=execute)
+    thread = threading.Thread(target=execute, daemon=True)
     thread.start()
     entered.wait()
     nothing = dataclasses.replace(plan, runs=())
