@@ -223,9 +223,11 @@ class Session:
         with locked(directory, wait=120.0):
             write_trials(directory / "report" / TRIALS, trial_rows(searched))
         self.console.print(search_table(searched))
+        failures = engine.quarantined(searched.plan)
         if not searched.decided:
+            print_failures(failures, self.console)
             raise UserError(f"{directory}: {searched.why_undecided()}")
-        return engine.quarantined(searched.plan), work
+        return failures, work
 
     def _try(self, plan: Plan, searched: Searched) -> None:
         """Run trials until there are as many as wanted. Raises Interrupted when told to stop."""
