@@ -43,7 +43,9 @@ class DataConfig:
     def for_tuning(self, fraction: float) -> DataConfig:
         """The same data for choosing settings: what evaluations measure is left out, and that share of what remains for
         training is held out in its place. Raises ConfigError where this kind of data cannot be divided so."""
-        raise ConfigError(f"data.type: {kind_of(self)} has no tuning split; choose learning rates yourself, --no-tune")
+        raise ConfigError(
+            f"data.type: {kind_of(self)} has no tuning split; choose settings yourself, --no-tune --no-search"
+        )
 
     def describe(self) -> dict[str, object]:
         """Name -> value of what a report says about the data."""

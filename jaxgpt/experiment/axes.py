@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxgpt.config import encode
@@ -13,32 +13,30 @@ _FOLLOW_DATA = ("model.vocab_size", "model.train_length")  # what a model takes 
 _FEW, _LONG = 3, 40  # arms named one by one; characters of a value
 
 
-def unnamed_differences(plan: Plan, tuned: bool = False) -> list[str]:
+def unnamed_differences(plan: Plan, chosen: Collection[str] = ()) -> list[str]:
     """A sentence for every setting in which arms differ although it lies on none of the experiment's axes; an axis
     names everything below it. None where the experiment names no axes.
 
     Compared are the resolved configurations of arms that are trained. Left out are variants with a parent, which are
-    meant to differ from it, feed-forward widths where `match()` chooses them, and learning rates where trials did.
+    meant to differ from it, feed-forward widths where `match()` chooses them, and what trials did.
 
     Args:
-      tuned: whether trials chose the plan's learning rates.
+      chosen: paths of settings that trials chose for every arm.
     """
     axes = plan.experiment.axes
     arms = [arm for arm in plan.arms if arm.variant.parent is None and not arm.given]
     if not axes or len(arms) < 2:
         return []
-    found = list(_differences({arm.name: _compared(arm, plan, tuned) for arm in arms}))
+    found = list(_differences({arm.name: _compared(arm, plan) for arm in arms}))
     if any(path.startswith("data.") for path, _ in found):
         found = [(path, values) for path, values in found if path not in _FOLLOW_DATA]
-    return [_sentence(path, values, axes) for path, values in found if not _named(path, axes)]
+    return [_sentence(path, values, axes) for path, values in found if not _named(path, (*axes, *chosen))]
 
 
-def _compared(arm: Arm, plan: Plan, tuned: bool) -> dict[str, Any]:
+def _compared(arm: Arm, plan: Plan) -> dict[str, Any]:
     """The configuration of an arm without what is chosen for it."""
     model = arm.training.model if plan.experiment.match is None else arm.training.model.with_hidden(1)
     raw = encode(arm.training) | {"model": encode(model)}
-    if tuned:
-        del raw["train"]["learning_rate"]
     del raw["start"]
     return raw
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from jaxgpt.experiment import verbs
 from jaxgpt.experiment.index import Index, Listed, listed, read_index
 from jaxgpt.experiment.matching import MATCHES
 from jaxgpt.experiment.plan import make_plan
+from jaxgpt.experiment.searched import Wanted
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
 from jaxgpt.experiment.verbs import Work, make_work
 from jaxgpt.experiment.where import parse_where
@@ -24,6 +26,7 @@ from jaxgpt.launch.executor.base import ExecutorConfig, load_executor
 
 VERBS = {
     "plan": "show variants, sizes and an estimate of time; run nothing",
+    "search": "try settings as search() of the experiment says, and show the best",
     "run": "train and evaluate what is not finished yet",
     "status": "show how far every run is; on a terminal, follow it",
     "retry": "start what failed once more",
@@ -33,7 +36,7 @@ VERBS = {
     "clean": "remove the folders of runs that the plan does not name, or of those --where selects",
 }
 SCALE = "laptop"
-NAMING = ("scale", "seeds", "config", "tune", "match", "overrides")
+NAMING = ("scale", "seeds", "config", "tune", "search", "trials", "match", "overrides")
 """The options that name the runs."""
 
 
@@ -80,6 +83,11 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
         "--tune", action=argparse.BooleanOptionalAction,
         help="choose every variant's learning rate by a small sweep first (default: as the experiment says)",
     )  # fmt: skip
+    parser.add_argument(
+        "--search", action=argparse.BooleanOptionalAction,
+        help="search every variant's settings first, as search() of the experiment says (default: where it has one)",
+    )  # fmt: skip
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of a search for each variant")
     parser.add_argument(
         "--match", choices=[*MATCHES, "nothing"],
         help="make all variants as large as the first, by feed-forward width (default: as the experiment says)",
@@ -153,6 +161,8 @@ class _Call:
             return lambda work: verbs.clean(work, self.directory, console, options.yes)
         executor = self.executor()
         session = verbs.Session(executor, self.naming(), self.command, console, options.export)
+        if verb == "search":
+            return session.search
         if verb == "retry":
             return session.retry
         return lambda work: session.run(work, report=verb is None)
@@ -192,9 +202,12 @@ class _Call:
         scale = load_scale(options.scale or SCALE, self.configs)
         files = [pair for path in options.config for pair in read_yaml(path).items()]
         pairs = [*files, *(pair for pair in self._pairs() if not pair[0].startswith("executor."))]
-        plan = make_plan(experiment, scale, self.configs, options.runs_dir, options.seeds, pairs)
         where = parse_where(options.where) if options.where is not None else None
-        return make_work(plan, options.tune, where)
+        search = Wanted(True if options.verb == "search" else options.search, options.trials)
+        planned = functools.partial(
+            make_plan, scale=scale, configs=self.configs, runs_dir=options.runs_dir, seeds=options.seeds, pairs=pairs
+        )
+        return make_work(experiment, planned, pairs, options.tune, search, where)
 
     def _started(self) -> Index | None:
         """What was started last, where no option says otherwise."""

@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.errors import UserError
-from jaxgpt.experiment import looks, provenance, tuning
+from jaxgpt.experiment import looks, provenance, search_tables, tuning
 from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import DocumentLoss, Results, Row, Timing
+from jaxgpt.experiment.searched import Searched
 from jaxgpt.experiment.statistics import t_interval
 from jaxgpt.experiment.tuning import Choice
 
@@ -88,13 +89,16 @@ def curves(plan: Plan) -> list[Curve]:
     return found
 
 
-def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Report:
-    """All that the report shows, with the learning rates that were chosen. Raises UserError if nothing was measured."""
+def make_report(plan: Plan, command: str, choices: Sequence[Choice] = (), search: Searched | None = None) -> Report:
+    """All that the report shows, with the learning rates or settings that were chosen. Raises UserError if nothing was
+    measured."""
     from jaxgpt.experiment.report import Report
 
     clocked, documents = timings(plan), document_losses(plan)
     results = results_of(plan, clocked)
     seen = looks.record(plan, results)
+    chosen = [*tuning.warnings(choices), *(search_tables.warnings(search) if search else ())]
+    settled = search.search.space if search else ("train.learning_rate",) if choices else ()
     notes = [*provenance.missing(plan), *provenance.differences(plan)]
     return Report(
         experiment=plan.experiment.name,
@@ -111,8 +115,10 @@ def make_report(plan: Plan, command: str, choices: Sequence[Choice] = ()) -> Rep
         groups={one.name: one.group for one in plan.experiment.variants if one.group},
         panels={one.name: one.panel for one in plan.experiment.variants if one.panel},
         command=command,
-        notes=[*looks.note(seen), *notes, *tuning.warnings(choices), *unnamed_differences(plan, bool(choices))],
+        notes=[*looks.note(seen), *notes, *chosen, *unnamed_differences(plan, settled)],
         tuning=tuning.rows(choices),
+        search=search_tables.best_rows(search) if search else (),
+        trials=search_tables.trial_rows(search) if search else (),
         looks=seen,
     )
 

@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,26 @@ Command = Callable[[Run], Sequence[str]]
 def worker_command(run: Run) -> list[str]:
     """The command that executes a run."""
     return [sys.executable, "-m", "jaxgpt.experiment.worker", str(run.folder.path)]
+
+
+class Source:
+    """Where runs come from that are not known beforehand, such as the trials of a search. Called while an executor
+    works, so everything must be quick."""
+
+    total: int  # runs in the end, about
+
+    def more(self, room: int) -> Sequence[Run]:
+        """At most so many new runs, the sizes of whose arms are known by now; none: there may be more when a run has
+        ended."""
+        raise AssertionError("every source defines more")
+
+    def hopeless(self, names: Collection[str]) -> Collection[str]:
+        """Those of the running runs that shall be stopped, and count as done."""
+        raise AssertionError("every source defines hopeless")
+
+    def ended(self, run: Run) -> None:
+        """A run has ended, however."""
+        raise AssertionError("every source defines ended")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,18 +120,26 @@ def prepare(plan: Plan) -> dict[str, Size]:
         check(arm.evaluation, built[digest], arm.measured_in)
         sizes[arm.name] = size_of(arm, built[digest])
     for run in plan.runs:
-        known = run.folder.request().get("dataset")
-        if known not in (None, sizes[run.arm.name].dataset) and run.folder.status():
-            raise DataError(
-                f"{run.folder.path}: the text has changed since this run; remove it or use another --runs-dir"
-            )
+        check_text(run, sizes[run.arm.name].dataset)
     return sizes
 
 
+def check_text(run: Run, fingerprint: str) -> None:
+    """Raise DataError where a run was trained on another text than the one with this fingerprint."""
+    if run.folder.request().get("dataset") not in (None, fingerprint) and run.folder.status():
+        raise DataError(f"{run.folder.path}: the text has changed since this run; remove it or use another --runs-dir")
+
+
 def execute(
-    plan: Plan, executor: Executor, sizes: Mapping[str, Size], console: Console, command: Command = worker_command
+    plan: Plan,
+    executor: Executor,
+    sizes: Mapping[str, Size],
+    console: Console,
+    command: Command = worker_command,
+    *,
+    source: Source | None = None,
 ) -> Executed:
-    """Run all that is pending.
+    """Run all that is pending, and then all that `source` has.
 
     One failing run neither stops nor hides the others: it goes into quarantine with its reason. Several launchers may
     work on the same folder, here or on other machines: each run is executed by one of them, and all wait for all.
@@ -124,13 +152,14 @@ def execute(
       UserError: the folder cannot be written.
     """
     runs = pending(plan)
-    for run in runs:
-        _ask(plan, run, sizes)
-        run.folder.go_on()
-    with Display(runs, console) as display:
-        overseer = _Overseer(runs, executor, display)
-        tasks = [_task(run, command, executor.processes) for run in runs]
-        outcomes = executor.run(tasks, overseer.on_event, overseer.look)
+    with Display(runs, console, total=source.total if source else 0) as display:
+        overseer = _Overseer(
+            executor, display, lambda run: _asked(plan, run, sizes, command, executor.processes), source
+        )
+        tasks = [overseer.take(run) for run in runs]
+        more = {} if source is None else {"more": overseer.more}
+        outcomes = executor.run(tasks, overseer.on_event, overseer.look, **more)
+    runs = list(overseer.runs.values())
     finished = [run for run in runs if run.is_finished()]
     cancelled = [run for run in runs if run not in finished and run.folder.cancelled]
     failures = []
@@ -141,13 +170,29 @@ def execute(
 
 
 class _Overseer:
-    """Looks after the runs while an executor works on them: who else does, what is cancelled, what has failed."""
+    """Looks after the runs while an executor works on them: who else does, what is cancelled, what has failed, and what
+    else there is to run."""
 
-    def __init__(self, runs: Sequence[Run], executor: Executor, display: Display):
-        self.runs = {run.name: run for run in runs}
-        self.executor, self.display = executor, display
+    def __init__(self, executor: Executor, display: Display, ask: Callable[[Run], Task], source: Source | None):
+        self.runs: dict[str, Run] = {}
+        self.executor, self.display, self.ask, self.source = executor, display, ask, source
         self._running: set[str] = set()
+        self._hopeless: set[str] = set()
         self._looked = time.monotonic()
+
+    def take(self, run: Run) -> Task:
+        """Look after another run."""
+        self.runs[run.name] = run
+        return self.ask(run)
+
+    def more(self, room: int) -> Sequence[Task]:
+        """What else there is to run: nothing once a run was cancelled, or `cancel` would have no end."""
+        if self.source is None or any(run.folder.cancelled for run in self.runs.values()):
+            return ()
+        found = self.source.more(room)
+        for run in found:
+            self.display.add(run)
+        return [self.take(run) for run in found]
 
     def look(self, task: Task) -> Literal["free", "busy", "done"]:
         run = self.runs[task.name]
@@ -157,7 +202,10 @@ class _Overseer:
         return "done" if over else "free"
 
     def on_event(self, event: Event) -> None:
+        self._follow(event)
         self.display.on_event(event)
+
+    def _follow(self, event: Event) -> None:
         if event.task is not None and event.kind == "started":
             self._running.add(event.task.name)
         elif event.task is not None and event.outcome is not None and event.kind == "ended":
@@ -165,20 +213,30 @@ class _Overseer:
             self._ended(self.runs[event.task.name], event.outcome)
         elif event.kind == "tick" and time.monotonic() - self._looked >= 1.0:
             self._looked = time.monotonic()
-            cancelled = [name for name in self._running if self.runs[name].folder.cancelled]
-            if cancelled:
-                self.executor.stop(cancelled)
+            unwanted = {name for name in self._running if self.runs[name].folder.cancelled}
+            if self.source is not None:
+                hopeless = self.source.hopeless(self._running - self._hopeless - unwanted)
+                self._hopeless.update(hopeless)
+                unwanted.update(hopeless)
+            if unwanted:
+                self.executor.stop(unwanted)
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         """A run that was ended once too often goes into quarantine; one that failed by itself has gone there itself,
         unless it could not."""
         stopped = outcome.code is None or self.executor.interrupted or run.folder.cancelled
+        stopped = stopped or run.name in self._hopeless
         if not (stopped or run.is_finished() or run.folder.quarantined()):
             with contextlib.suppress(UserError):  # on a full disk: it is told at the end, and tried again next time
                 run.folder.quarantine(_words(run, outcome))
+        if self.source is not None:
+            self.source.ended(run)
 
 
-def _task(run: Run, command: Command, processes: int) -> Task:
+def _asked(plan: Plan, run: Run, sizes: Mapping[str, Size], command: Command, processes: int) -> Task:
+    """The task of a run, in whose folder lies what is asked for."""
+    _ask(plan, run, sizes)
+    run.folder.go_on()
     after = (run.after,) if run.after else ()
     together = ("--processes",) if processes > 1 else ()
     return Task(run.name, (*command(run), *together), run.folder.log, {"PYTHONUNBUFFERED": "1"}, after=after)

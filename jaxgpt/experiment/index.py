@@ -29,15 +29,17 @@ class Listed:
     wanted: tuple[str, ...]  # hashes of the evaluations asked for
     folder: RunFolder
     may_diverge: bool = False
+    study: str = ""
 
     @classmethod
     def of(cls, run: Run) -> Listed:
         wanted = tuple(one.hash for one in run.evaluations)
-        return cls(run.name, run.kind, run.variant, run.seed, wanted, run.folder, run.may_diverge)
+        return cls(run.name, run.kind, run.variant, run.seed, wanted, run.folder, run.may_diverge, run.study)
 
     def is_finished(self) -> bool:
         diverged = self.may_diverge and bool(self.folder.status().get("diverged"))
-        return diverged or self.folder.is_finished(self.wanted)
+        pruned = bool(self.study) and self.folder.pruned_by == self.study
+        return diverged or pruned or self.folder.is_finished(self.wanted)
 
     def state(self) -> str:
         """That of its folder, but for a run that was trained earlier and is asked for more. A folder that cannot be
@@ -68,11 +70,8 @@ def write_index(directory: Path, index: Index) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose a place with --runs-dir") from None
-    runs = [
-        {**{field: getattr(run, field) for field in ("kind", "variant", "seed", "may_diverge")}, "name": run.name,
-         "wanted": list(run.wanted)}
-        for run in index.runs
-    ]  # fmt: skip
+    plain = ("name", "kind", "variant", "seed", "may_diverge", "study")
+    runs = [{**{field: getattr(run, field) for field in plain}, "wanted": list(run.wanted)} for run in index.runs]
     content = {"command": index.command, "time": now(), "options": index.options, "executor": index.executor}
     write_json(directory / INDEX, {**content, "runs": runs})
 

@@ -84,13 +84,15 @@ class Run:
     after: str = ""  # name of the run whose weights it begins with
     serves: tuple[str, ...] = ()  # of the baseline: the variants beside which it stands, those with a parent left out
     may_diverge: bool = False  # that it did is a result, too: a learning rate that is too high
+    study: str = ""  # of which it is a trial; what this study has pruned is done
 
     @property
     def name(self) -> str:
         return self.folder.path.name
 
     def is_finished(self) -> bool:
-        return self.diverged or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+        done = self.diverged or self.pruned
+        return done or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
 
     def state(self) -> State:
         """The state of its folder, finished only with all evaluations that are wanted now."""
@@ -101,6 +103,11 @@ class Run:
     def diverged(self) -> bool:
         """Whether the loss stopped being a number, where that is a result."""
         return self.may_diverge and bool(self.folder.status().get("diverged"))
+
+    @property
+    def pruned(self) -> bool:
+        """Whether its study ended it before its time."""
+        return bool(self.study) and self.folder.pruned_by == self.study
 
 
 @dataclasses.dataclass(frozen=True)

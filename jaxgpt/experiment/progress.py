@@ -42,10 +42,12 @@ def fraction(run: Run) -> tuple[float, str]:
 
 
 class Display:
-    """Follows an executor through its events. Use as a context manager around `Executor.run`."""
+    """Follows an executor through its events. Use as a context manager around `Executor.run`. `total`: how many runs
+    there will be, where `add` brings more than there are now."""
 
-    def __init__(self, runs: Sequence[Run], console: Console, interval: float | None = None):
+    def __init__(self, runs: Sequence[Run], console: Console, interval: float | None = None, total: int = 0):
         self.runs = {run.name: run for run in runs}
+        self._expected = total
         self.console = console
         self.interval = (0.5 if console.is_terminal else 30.0) if interval is None else interval
         self._started = time.monotonic()
@@ -67,6 +69,16 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
 
+    @property
+    def total(self) -> int:
+        return max(self._expected, len(self.runs))
+
+    def add(self, run: Run) -> None:
+        """Follow another run, too."""
+        self.runs[run.name] = run
+        self._done[run.name] = fraction(run)[0]
+        self._at_start += self._done[run.name]  # what was there is no gain
+
     def _total(self) -> float:
         """Runs done, fractions included, as they were when last looked at."""
         return sum(1.0 if name in self._ended else done for name, done in self._done.items())
@@ -74,10 +86,10 @@ class Display:
     def summary(self) -> str:
         """`3/12 runs, 9 min left`; the time from the progress since the start."""
         done, elapsed = self._total(), time.monotonic() - self._started
-        text = f"{len(self._ended)}/{len(self.runs)} runs"
+        text = f"{len(self._ended)}/{self.total} runs"
         gained = done - self._at_start
-        if gained > 0.02 and done < len(self.runs):
-            text += f", {duration(elapsed / gained * (len(self.runs) - done))} left"
+        if gained > 0.02 and done < self.total:
+            text += f", {duration(elapsed / gained * (self.total - done))} left"
         return text
 
     def on_event(self, event: Event) -> None:
@@ -106,6 +118,8 @@ class Display:
         words = f"done in {duration(outcome.seconds)}" if outcome.ok else "did not finish"
         if outcome.code is None:
             words = outcome.describe()
+        elif self.runs[name].pruned:
+            words = "pruned"
         self.console.print(f"{name}: {words} ({self.summary()})", highlight=False)
 
     def _refresh(self) -> None:
@@ -116,6 +130,6 @@ class Display:
             speed += self.runs[name].folder.progress().tokens_per_second or 0.0
             self._live.update(bar, completed=done, words=words)
         words = self.summary() + (f", {speed:,.0f} tokens/s" if speed else "")
-        self._live.update(self._overall, completed=self._total() / max(1, len(self.runs)), words=words)
+        self._live.update(self._overall, completed=self._total() / max(1, self.total), words=words)
         if not self.console.is_terminal:
             self.console.print(words, highlight=False)

@@ -6,6 +6,7 @@ An experiment is one file, `experiments/NAME.py`, that defines
     variants() -> list[Variant]
     claims() -> list            statements with an acceptance rule fixed before the run
     tuning() -> Tuning | None   may be left out: how learning rates are chosen; by default they are not
+    search() -> Search | None   may be left out: a search for settings instead (`jaxgpt.experiment.search`)
     match() -> str | None       may be left out: "parameters" or "flops", by which arms are made equally large
     axes() -> list[str]         may be left out: the settings that arms differ in, such as `model.position`; what else
                                 they differ in is warned of. Variants made by a sweep bring their own
@@ -33,6 +34,7 @@ from jaxgpt.config import merge, override, read_yaml
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.experiment.matching import MATCHES, Match
+from jaxgpt.experiment.search import Search
 from jaxgpt.registry import lookup
 
 BASELINE = "5-gram"  # the variant name under which the n-gram baseline appears in results
@@ -110,7 +112,7 @@ def share(fraction: float) -> Callable[[Any], Any]:
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """How large an experiment runs: the number of seeds and a partial run configuration; `for_data` has more of both
-    for experiments on one kind of data. `tune`: whether learning rates are chosen where the experiment has a sweep."""
+    for experiments on one kind of data. `tune`: whether settings are chosen where the experiment says how."""
 
     name: str
     seeds: int
@@ -162,6 +164,7 @@ class Experiment:
     tuning: Tuning | None = None
     match: Match | None = None
     axes: tuple[str, ...] = ()  # dotted paths that arms differ in, each with all below it; empty where nobody says
+    search: Search | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -205,13 +208,10 @@ def load_experiment(name: str, folder: Path) -> Experiment:
         raise ConfigError(f"--exp: no experiment is called {name!r}{nearest(name, existing)}")
     module = _load_module(name, folder / f"{name}.py")
     variants = tuple(module.variants())
-    tuning, match, axes = (
-        getattr(module, option)() if hasattr(module, option) else None for option in ("tuning", "match", "axes")
-    )
-    if axes is None:
-        axes = dict.fromkeys(path for variant in variants for path in variant.axes)
-    claims = tuple(module.claims())
-    experiment = Experiment(name, existing[name], module.base(), variants, claims, tuning, match, tuple(axes))
+    options = {name: getattr(module, name)() for name in ("tuning", "match", "search", "axes") if hasattr(module, name)}
+    own = dict.fromkeys(path for variant in variants for path in variant.axes)
+    options["axes"] = tuple(options.get("axes") or own)
+    experiment = Experiment(name, existing[name], module.base(), variants, tuple(module.claims()), **options)
     check(experiment)
     return experiment
 
@@ -240,6 +240,13 @@ def check(experiment: Experiment) -> None:
     for axis in experiment.axes:
         if str(axis).partition(".")[0] not in _SETTABLE:
             raise ConfigError(f"{where}: axes(): {axis!r} is no path that a variant can set{nearest(axis, _SETTABLE)}")
+    if not (experiment.search is None or isinstance(experiment.search, Search)):
+        raise ConfigError(f"{where}: search() must return a Search or None, not {experiment.search!r}")
+    if experiment.search and experiment.tuning:
+        raise ConfigError(f"{where}: has tuning() and search(), which choose the same; leave one of them out")
+    for name in experiment.search.variants if experiment.search else ():
+        if name not in names:
+            raise ConfigError(f"{where}: search(): no variant is called {name!r}{nearest(name, names)}")
     for variant in experiment.variants:
         here = f"{where}, variant {variant.name!r}"
         if not _NAME.fullmatch(variant.name) or variant.name == BASELINE:

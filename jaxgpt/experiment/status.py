@@ -72,7 +72,7 @@ def line(run: Listed, job: Job | None = None) -> Line:
         evaluations=f"{sum(one in done for one in run.wanted)}/{len(run.wanted)}",
         node=folder.node() or (attempts[-1].host if attempts and state != "finished" else ""),
         attempts=str(len(attempts)) if attempts else "",
-        message=message if state != "finished" else "",
+        message=message,  # of what is finished, too: that it diverged, or was pruned
     )
 
 

@@ -246,6 +246,19 @@ class RunFolder:
     def cancelled(self) -> bool:
         return (self.path / CANCEL).exists()
 
+    # ---------------------------------------------------------------------------------------------------------- pruning
+
+    def prune(self, study: str) -> None:
+        """Its loss was hopeless beside others of that study, which stopped it: for this study it is done. Whoever goes
+        on with it replaces the status, and with it this mark."""
+        now = self.progress()
+        self.update_status(pruned=study, message=f"pruned at step {now.step} of {now.steps}")
+
+    @property
+    def pruned_by(self) -> str:
+        """The study that stopped it, empty if none did."""
+        return str(self.status().get("pruned", ""))
+
 
 def now() -> str:
     """The time, in UTC, to the second."""

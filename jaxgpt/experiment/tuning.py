@@ -11,9 +11,14 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxgpt.experiment.plan import Arm, Plan, Run, expand
 from jaxgpt.experiment.spec import Tuning, Variant
+
+if TYPE_CHECKING:
+    from jaxgpt.experiment.search import Search
+    from jaxgpt.train.run import RunConfig
 
 FIRST_SEED = 1000
 """Trials draw other initial values and other batches than the comparison."""
@@ -52,25 +57,34 @@ class Choice:
 
 def grid_plan(plan: Plan, tuning: Tuning) -> Plan:
     """The trials, as a plan of their own in the same folder. Raises ConfigError where the data have no tuning split."""
+    arms = []
+    for arm in tuned(plan):
+        for factor in tuning.factors:
+            rate = arm.training.train.learning_rate * factor
+            config = shortened(arm.training, tuning)
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=rate))
+            arms.append(trial_arm(arm, _trial(arm.name, factor), config, f"learning rate {rate:g}"))
+    experiment = dataclasses.replace(plan.experiment, variants=tuple(arm.variant for arm in arms), claims=())
+    seeds = tuple(FIRST_SEED + number for number in range(tuning.seeds))
+    grid = expand(Plan(experiment, plan.scale, seeds, tuple(arms), (), plan.directory))
+    return dataclasses.replace(grid, runs=tuple(dataclasses.replace(run, may_diverge=True) for run in grid.runs))
+
+
+def shortened(config: RunConfig, how: Tuning | Search) -> RunConfig:
+    """What a trial of a run trains: a share of its steps, on the training documents less some held out. Raises
+    ConfigError where the data have no tuning split."""
+    train = dataclasses.replace(config.train, steps=max(1, int(config.train.steps * how.steps)))
+    return dataclasses.replace(config, data=config.data.for_tuning(how.fraction), train=train)
+
+
+def trial_arm(arm: Arm, name: str, config: RunConfig, description: str) -> Arm:
+    """A trial of an arm: scored at the arm's training length."""
     from jaxgpt.evaluate.config import EvaluationConfig
     from jaxgpt.evaluate.protocols.non_overlapping import NonOverlappingConfig
 
     protocol = NonOverlappingConfig(multiples=(1.0,), stretches=128)
     evaluation = EvaluationConfig({"non_overlapping": protocol}, ngram=None)
-    arms = []
-    for arm in _tuned(plan):
-        config = arm.training
-        data = config.data.for_tuning(tuning.fraction)
-        for factor in tuning.factors:
-            rate, steps = config.train.learning_rate * factor, max(1, int(config.train.steps * tuning.steps))
-            train = dataclasses.replace(config.train, learning_rate=rate, steps=steps)
-            variant = Variant(_trial(arm.name, factor), description=f"learning rate {rate:g}")
-            training = dataclasses.replace(config, data=data, train=train)
-            arms.append(Arm(variant, training, arm.model, evaluation, arm.length, arm.length))
-    experiment = dataclasses.replace(plan.experiment, variants=tuple(arm.variant for arm in arms), claims=())
-    seeds = tuple(FIRST_SEED + number for number in range(tuning.seeds))
-    grid = expand(Plan(experiment, plan.scale, seeds, tuple(arms), (), plan.directory))
-    return dataclasses.replace(grid, runs=tuple(dataclasses.replace(run, may_diverge=True) for run in grid.runs))
+    return Arm(Variant(name, description=description), config, config.model, evaluation, arm.length, arm.length)
 
 
 def choose(plan: Plan, grid: Plan, tuning: Tuning) -> list[Choice]:
@@ -78,13 +92,13 @@ def choose(plan: Plan, grid: Plan, tuning: Tuning) -> list[Choice]:
     if not all(run.is_finished() for run in grid.runs):
         return []
     choices = []
-    for arm in _tuned(plan):
+    for arm in tuned(plan):
         losses, runs = {}, []
         for factor in tuning.factors:
             trials = [run for run in grid.runs if run.variant == _trial(arm.name, factor)]
-            losses[factor] = statistics.mean(_loss(run) for run in trials)
+            losses[factor] = statistics.mean(loss_of(run) for run in trials)
             runs += trials
-        costs = [_cost(run) for run in runs]
+        costs = [cost_of(run) for run in runs]
         tokens, seconds = sum(cost[0] for cost in costs), sum(cost[1] for cost in costs)
         choices.append(Choice(arm.name, arm.training.train.learning_rate, losses, tokens, seconds))
     return choices
@@ -129,7 +143,8 @@ def warnings(choices: Sequence[Choice]) -> list[str]:
     ]
 
 
-def _tuned(plan: Plan) -> list[Arm]:
+def tuned(plan: Plan) -> list[Arm]:
+    """The arms whose settings may be chosen: those trained, and not from another's weights."""
     return [arm for arm in plan.arms if arm.variant.parent is None and not arm.given]
 
 
@@ -137,14 +152,15 @@ def _trial(variant: str, factor: float) -> str:
     return f"tuning-{variant}-{factor:g}x"
 
 
-def _loss(run: Run) -> float:
+def loss_of(run: Run) -> float:
+    """The score of a finished trial in nats per token, infinite where it diverged."""
     if run.diverged:
         return math.inf
     measured = run.folder.evaluations()[run.evaluations[0].hash]["measurements"]
     return next((one["value"] for one in measured if one["metric"] == METRIC), math.inf)
 
 
-def _cost(run: Run) -> tuple[int, float]:
+def cost_of(run: Run) -> tuple[int, float]:
     """Tokens and seconds of a trial's training, as far as it came."""
     pace = run.folder.pace()
     if pace is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, needs_of
 from jaxgpt.experiment.index import Index, Listed, listed, write_index
-from jaxgpt.experiment.plan import Plan
+from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import duration
-from jaxgpt.experiment.spec import Tuning
+from jaxgpt.experiment.search_tables import TRIALS, search_table, show_search, trial_rows, write_trials
+from jaxgpt.experiment.searched import Searched, Wanted, largest_plan, look, trial_plan, with_points
+from jaxgpt.experiment.spec import Experiment, Tuning
+from jaxgpt.experiment.trials import Trials
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
 from jaxgpt.experiment.where import Where, select
 from jaxgpt.launch.executor.base import ExecutorConfig
@@ -36,12 +40,15 @@ from jaxgpt.lease import locked
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A plan, and the trials that choose its learning rates, if any; once they are chosen, the plan has them."""
+    """A plan, and the trials that choose its learning rates, or the search that chooses its settings, if any; once they
+    are chosen, the plan has them. `again` looks what there is to do after a search."""
 
     plan: Plan
     trials: Plan | None = None
     choices: Sequence[Choice] = ()
     where: Where | None = None
+    searched: Searched | None = None
+    again: Callable[[], Work] | None = None
 
     @property
     def selected(self) -> Plan:
@@ -53,13 +60,50 @@ class Work:
         return [self.selected] if self.trials is None else [self.trials, self.selected]
 
     @property
+    def chosen(self) -> Collection[str]:
+        """Settings that trials choose for every arm."""
+        if self.searched is not None:
+            return self.searched.search.space
+        return () if self.trials is None else ("train.learning_rate",)
+
+    @property
     def undecided(self) -> bool:
+        if self.searched is not None:
+            return not self.searched.decided
         return self.trials is not None and not self.choices
 
 
-def make_work(plan: Plan, tune: bool | None, where: Where | None = None) -> Work:
-    """What there is to do. `tune`: whether to choose learning rates; None: as the experiment says, at scales where that
-    means anything. `where`: of which runs."""
+def make_work(
+    experiment: Experiment,
+    planned: Callable[[Experiment], Plan],
+    pairs: Sequence[tuple[str, Any]],
+    tune: bool | None,
+    wanted: Wanted,
+    where: Where | None = None,
+) -> Work:
+    """What there is to do.
+
+    Args:
+      planned: makes the plan of an experiment.
+      pairs: the overrides it was made with.
+      tune: whether to choose learning rates; None: as the experiment says, at scales where that means anything.
+      wanted: the same of a search.
+      where: of which runs.
+    """
+    plan = planned(experiment)
+    search = wanted.of(experiment, plan.scale, tune)
+    if search is None:
+        return _with_trials(plan, tune, where)
+    searched = look(plan, search, pairs)
+    if not searched.subjects:  # all weights are given
+        return Work(plan, where=where)
+    if searched.decided:
+        plan = planned(with_points(experiment, searched.points))
+    again = functools.partial(make_work, experiment, planned, pairs, tune, wanted, where)
+    return Work(plan, searched.plan, where=where, searched=searched, again=again)
+
+
+def _with_trials(plan: Plan, tune: bool | None, where: Where | None) -> Work:
     tuning = plan.experiment.tuning if tune is None and plan.scale.tune else None
     if tune:
         tuning = plan.experiment.tuning or Tuning()
@@ -85,10 +129,14 @@ def stay_off_accelerators() -> None:
 
 def plan(work: Work, executor: ExecutorConfig, console: Console) -> int:
     """Show variants, sizes and an estimate of time."""
-    for one in work.plans:
+    if work.searched is not None:
+        show_search(work.searched, executor, console)
+    for one in work.plans if work.searched is None else [work.plan]:
         _show_plan(one, executor, console)
     _warn(work, console)
-    if work.undecided:
+    if work.searched is not None and work.undecided:
+        console.print("the settings of the comparison are chosen when the search (above) is complete")
+    elif work.undecided:
         console.print("the learning rates of the comparison are chosen when its trials (above) are finished")
     return 0
 
@@ -124,7 +172,7 @@ def _show_plan(plan: Plan, executor: ExecutorConfig, console: Console) -> None:
 
 def _warn(work: Work, console: Console) -> None:
     """Say what arms differ in that the experiment does not name."""
-    for sentence in unnamed_differences(work.plan, bool(work.choices)):
+    for sentence in unnamed_differences(work.plan, work.chosen):
         console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
 
 
@@ -165,11 +213,14 @@ class Session:
     def run(self, work: Work, report: bool) -> int:
         """Run what is pending, trials first, and report; the exit code."""
         failures: Sequence[Failure] = ()
-        if work.trials is not None and work.undecided:
+        without: Sequence[Failure] = ()  # trials of a search that failed: it does without them
+        if work.searched is not None:
+            without, work = self._search(work, work.searched)
+        elif work.trials is not None and work.undecided:
             self.console.print("choosing learning rates")
             failures = self._run(work, work.trials)
             if not failures:
-                work = make_work(work.plan, True, work.where)
+                work = _with_trials(work.plan, True, work.where)
         try:
             if not failures:
                 _warn(work, self.console)
@@ -177,8 +228,57 @@ class Session:
                 if report:
                     _report(work, self.command, self.console, self.formats)
         finally:
-            print_failures(failures, self.console)
+            print_failures([*without, *failures], self.console)
+        return 1 if without or failures else 0
+
+    def search(self, work: Work) -> int:
+        """Try what is not tried yet, and show the best; the exit code."""
+        if work.searched is None:
+            self.console.print("all weights are given; there is nothing to search")
+            return 0
+        failures, _ = self._search(work, work.searched)
+        print_failures(failures, self.console)
         return 1 if failures else 0
+
+    def _search(self, work: Work, searched: Searched) -> tuple[Sequence[Failure], Work]:
+        """Go on with a search to its end: the trials that failed, and what there is to do then. Raises UserError where
+        no point was found, and Interrupted."""
+        directory = work.plan.directory
+        if not searched.complete:
+            self._try(work.plan, searched)
+            assert work.again is not None
+            work = work.again()
+            assert work.searched is not None
+            searched = work.searched
+        with locked(directory, wait=120.0):
+            write_trials(directory / "report" / TRIALS, trial_rows(searched))
+        self.console.print(search_table(searched))
+        failures = engine.quarantined(searched.plan)
+        if not searched.decided:
+            print_failures(failures, self.console)
+            raise UserError(f"{directory}: {searched.why_undecided()}")
+        return failures, work
+
+    def _try(self, plan: Plan, searched: Searched) -> None:
+        """Run trials until there are as many as wanted. Raises Interrupted when told to stop."""
+        largest = largest_plan(searched)
+        sizes = engine.prepare(largest)
+        executor = self.executor.make(needs_of(largest, sizes), plan.directory)
+
+        def announce(runs: Collection[Run]) -> None:
+            known = listed([trial_plan(plan, runs)])
+            write_index(plan.directory, Index(self.options, encode(self.executor), known, self.command))
+
+        trials = Trials(searched, sizes, announce)
+        where = f"{plan.experiment.name}, scale {plan.scale.name}: search"
+        every = searched.search.trials * len(searched.subjects)
+        todo = f"{trials.total} of {every} trials to do, {executor.parallel} at a time, in {plan.directory}"
+        self.console.print(Text(f"{where}: {todo}"), soft_wrap=True)
+        nothing = dataclasses.replace(plan, runs=())
+        executed = engine.execute(nothing, executor, sizes, self.console, source=trials)
+        if executed.interrupted or executed.cancelled:
+            how = "interrupted" if executed.interrupted else "cancelled"
+            raise Interrupted(f"{where} {how}; the same command goes on from what was saved")
 
     def retry(self, work: Work) -> int:
         """Start what failed once more, and what waits for its weights; the exit code."""
@@ -241,10 +341,12 @@ def _report(work: Work, command: str, console: Console, formats: Sequence[str]) 
 
     directory = work.plan.directory
     name = "report" if work.where is None else re.sub(r"[^\w.=<>~|-]+", "_", f"report-{work.where}")
+    if work.searched is not None and work.undecided:
+        raise UserError(f"{directory}: {work.searched.why_undecided()}")
     if work.undecided:
         raise UserError(f"{directory}: its learning rates are not chosen yet; start the trials with the verb run")
     with locked(directory, wait=120.0):  # by another launcher that has just finished, too
-        written = make_report(work.selected, command, work.choices)
+        written = make_report(work.selected, command, work.choices, work.searched)
         index = write_report(written, directory / name, formats)
     print_report(written, index, console)
 

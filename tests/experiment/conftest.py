@@ -12,7 +12,10 @@ import pytest
 from jaxgpt.config import parse_overrides
 from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.results import Results, Row
+from jaxgpt.experiment.search import Float, Int, Search
+from jaxgpt.experiment.searched import Found, Searched, Seen, subjects
 from jaxgpt.experiment.spec import load_experiment, load_scale
+from jaxgpt.experiment.study import Trial
 from tests.experiment.browser import Browser
 
 LENGTH = 128
@@ -183,3 +186,23 @@ def toy(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
         path.write_text(text)
     monkeypatch.setenv("JAXGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     return Toy(tmp_path)
+
+
+def make_search(plan: Plan, *states: str, trials: int = 3, **found: object) -> Searched:
+    """A search of `rope` with trials of these states, at losses 3.0, 2.9, ..."""
+    space = {"train.learning_rate": Float(1e-4, 1e-2, log=True), "model.num_layers": Int(1, 3)}
+    search = Search(space, trials=trials, variants=("rope",))
+    [subject] = subjects(plan, search, ())
+    seen = []
+    for number, state in enumerate(states):
+        point = {"train.learning_rate": 0.001 * (number + 1), "model.num_layers": 2}
+        loss = {"finished": 3.0 - number / 10, "pruned": 2.0}.get(state)
+        run = None if state == "impossible" else subject.run(point)
+        seen.append(Seen(Trial(number, point, "told", loss, {}), run, state))
+    return Searched(search, [subject], [Found("rope", tuple(seen), **{"importances": {}, **found})])
+
+
+@pytest.fixture
+def some_search() -> Callable[..., Searched]:
+    """`make_search`, as a fixture."""
+    return make_search

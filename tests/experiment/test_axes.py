@@ -20,13 +20,13 @@ LAYERNORM = {"norm": {"type": "layernorm"}}
 def found(toy):
     """found(variants, axes) -> the sentences of an experiment on the toy's text."""
 
-    def warn(variants, axes=("model.position",), tuned=False, **more):
+    def warn(variants, axes=("model.position",), chosen=(), **more):
         model = {"num_layers": 1, "num_heads": 2, "width": 16, "position": "rope", "norm": {"type": "rmsnorm"}}
         base = {"include": "data/toy.yaml", "model": model}
         experiment = Experiment("e", "", base, tuple(variants), axes=tuple(axes), **more)
         spec.check(experiment)
         plan = make_plan(experiment, load_scale("small", toy.configs), toy.configs, toy.runs, 1)
-        return unnamed_differences(plan, tuned)
+        return unnamed_differences(plan, chosen)
 
     return warn
 
@@ -93,7 +93,7 @@ def test_what_is_chosen_for_arms_is_not_theirs(found):
     assert "model.feedforward.hidden" in found([Variant("rope"), wider])[0]
     assert found([Variant("rope"), wider], match="parameters") == []
     assert "train.learning_rate" in found([Variant("rope"), slower])[0]
-    assert found([Variant("rope"), slower], tuned=True) == []
+    assert found([Variant("rope"), slower], chosen=("train.learning_rate",)) == []
 
 
 def test_variants_with_a_parent_are_meant_to_differ(found):

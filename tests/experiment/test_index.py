@@ -1,5 +1,6 @@
 """What was started last is found again without planning."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -48,3 +49,14 @@ def test_a_run_that_may_diverge_is_finished_when_it_did(toy):
     assert not Listed.of(run).is_finished()
     trial = Listed(run.name, run.kind, run.variant, 0, (), run.folder, may_diverge=True)
     assert trial.state() == "finished"
+
+
+def test_a_run_that_its_study_pruned_is_finished(toy):
+    run = dataclasses.replace(toy.plan().runs[1], study="rope-1234")
+    run.folder.path.mkdir(parents=True)
+    run.folder.update_status(state="interrupted", step=2, steps=4)
+    assert (Listed.of(run).state(), run.is_finished()) == ("interrupted", False)
+    run.folder.prune("rope-1234")
+    assert (Listed.of(run).state(), run.is_finished()) == ("finished", True)
+    other = dataclasses.replace(run, study="rope-5678")
+    assert (Listed.of(other).state(), other.is_finished()) == ("interrupted", False)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 from rich.console import Console
@@ -56,6 +57,21 @@ def test_plain_lines_without_a_terminal(toy, capsys):
     assert lines[3].startswith(f"{first.name}: done in 3 s (1/2 runs, ")
     assert lines[4].startswith("stopping")
     assert lines[5] == f"{second.name}: did not finish (2/2 runs)"
+
+
+def test_runs_may_come_while_it_works(toy, capsys):
+    first, second = (dataclasses.replace(run, study="s") for run in toy.plan().runs[1:3])
+    with Display([], Console(width=140), interval=0.0, total=5) as display:
+        for run in (first, second):
+            display.add(run)
+            display.on_event(Event("started", task(run)))
+        display.on_event(Event("ended", task(first), Outcome(task(first), 0, 3.0)))
+        status(second, "interrupted", 2)
+        second.folder.prune("s")
+        display.on_event(Event("ended", task(second), Outcome(task(second), 130, 4.0, "stopped on request")))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(f"{first.name}: done in 3 s (1/5 runs")
+    assert lines[3].startswith(f"{second.name}: pruned (2/5 runs")
 
 
 def test_bars_on_a_terminal(toy, capsys):

@@ -1,5 +1,6 @@
 """The state of every run, as people see it."""
 
+import dataclasses
 import json
 import time
 
@@ -49,6 +50,16 @@ def test_what_the_folders_say(toy):
     assert one.node
     assert shown(plan.runs)[running.name].state == "interrupted"
     assert shown(plan.runs)[running.name].node == "n2", "where it was last"
+
+
+def test_what_ended_early_says_so_though_it_is_finished(toy):
+    pruned, diverged = (dataclasses.replace(run, study="s", may_diverge=True) for run in toy.plan().runs[1:3])
+    leave(pruned, False, state="interrupted", step=6, steps=10)
+    pruned.folder.prune("s")
+    leave(diverged, False, state="failed", step=3, steps=4, message="the loss is nan", diverged=True)
+    found = shown([pruned, diverged])
+    assert (found[pruned.name].state, found[pruned.name].message) == ("finished", "pruned at step 6 of 10")
+    assert (found[diverged.name].state, found[diverged.name].message) == ("finished", "the loss is nan")
 
 
 def test_a_trained_run_that_is_asked_for_more(toy):

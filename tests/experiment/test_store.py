@@ -88,3 +88,13 @@ def test_status_changes_key_by_key(tmp_path):
     assert run.status() == {"state": "finished", "step": 4, "steps": 4, "message": None}
     assert run.is_trained()
     assert run.environment() == {}
+
+
+def test_a_pruned_run_is_done_for_the_study_that_pruned_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.pruned_by == ""
+    folder.update_status(state="interrupted", step=6, steps=10, message="interrupted at step 6")
+    folder.prune("rope-1234")
+    assert folder.pruned_by == "rope-1234"
+    assert folder.status()["message"] == "pruned at step 6 of 10"
+    assert folder.state() == "interrupted", "for everybody else"

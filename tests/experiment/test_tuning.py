@@ -135,7 +135,7 @@ def test_from_the_command_line(toy, monkeypatch, capsys):
             engine._ask(plan, run, sizes)
             finish(run, 3.0 - 0.1 * run.config.get("train", {}).get("learning_rate", 0))
             done.append(run.variant)
-        return Executed(tuple(runs), (), False)
+        return Executed(tuple(runs), (), (), False)
 
     monkeypatch.setattr(engine, "execute", execute)
     monkeypatch.setattr("jaxgpt.experiment.report.write.figures", lambda report: {})  # of two points there is no curve

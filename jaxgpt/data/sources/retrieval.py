@@ -62,7 +62,7 @@ class RetrievalDataConfig(TextDataConfig):
 
     def for_tuning(self, fraction: float) -> NoReturn:
         """Its text could be divided, but trials are scored by the loss of text, which says nothing of keys."""
-        raise ConfigError("data.type: retrieval has no tuning split; choose learning rates yourself, --no-tune")
+        raise ConfigError("data.type: retrieval has no tuning split; choose settings yourself, --no-tune --no-search")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
     parts += [_figure(name, figures[name]) for name in list(figures)[:2]]
     parts += [_table(table) for table in (tables.verdicts(report), tables.shown(report), tables.gates(report))]
     parts += [_figure(name, figures[name]) for name in list(figures)[2:]]
-    rest = (tables.noise(report), tables.tuning(report), tables.runs(report))
+    chosen = (tables.tuning(report), tables.search(report), tables.trials(report))
+    rest = (tables.noise(report), *chosen, tables.runs(report))
     parts += [_table(table) for table in (*rest, *measured[1:])]
     if report.notes:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))

@@ -41,6 +41,8 @@ class Report:
       runs: one mapping per variant for the table of runs: `variant` first, then any columns, such as parameters, steps,
         tokens, learning rate. Medians of `timings` are shown beside them.
       tuning: one mapping per tuned variant, as `runs`: losses by learning rate, the choice and its cost.
+      search: one mapping per searched variant: its best settings, the loss there, how its trials ended.
+      trials: one mapping per trial of a search: variant, number, settings, loss in nats per token, state, run.
       facts: name -> value of what holds for the whole experiment, such as corpus, tokenizer, scale, machine.
       labels: variant -> name for people; itself where not given.
       groups: variant -> what it shares with those that differ from it in training length alone.
@@ -67,6 +69,8 @@ class Report:
     notes: Sequence[str] = ()
     looks: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     tuning: Sequence[Mapping[str, object]] = ()
+    search: Sequence[Mapping[str, object]] = ()
+    trials: Sequence[Mapping[str, object]] = ()
 
     def label(self, variant: str) -> str:
         """The name of a variant for people; where there are panels, in which alone labels differ, its own."""

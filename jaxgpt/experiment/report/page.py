@@ -87,6 +87,8 @@ def page(report: Report) -> str:
             _section(tables.gates(report), report),
             _section(tables.noise(report), report),
             _section(tables.tuning(report), report),
+            _section(tables.search(report), report),
+            _section(tables.trials(report), report),
             _section(tables.runs(report), report),
             _notes(report),
             _reproduce(report),

@@ -17,6 +17,7 @@ from jaxgpt.files import write_atomic
 
 ABOUT = "about.json"
 _ELSEWHERE = {"results", "verdicts", "curves", "documents", "noise", "timings"}  # in other files, derived, or not kept
+_ADDED_LATER = {"search", "trials"}  # not in files of before
 _PLAIN = [field.name for field in dataclasses.fields(Report) if field.name not in _ELSEWHERE]
 
 
@@ -41,7 +42,7 @@ def read_report(directory: Path, claims: Sequence[Claim]) -> Report:
     """
     try:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
-        plain = {name: about[name] for name in _PLAIN}
+        plain = {name: about[name] for name in _PLAIN if name in about or name not in _ADDED_LATER}
         arms = about["train_length"], about["variants"], about["baselines"], about["lengths"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / ABOUT}: cannot be read ({error}); write the report again") from None

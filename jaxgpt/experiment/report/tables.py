@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics as stdlib_statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxgpt.experiment.claims import context_gate
 from jaxgpt.experiment.contrasts import FIXED_TARGET, nll, show_interval
@@ -239,18 +239,39 @@ def runs(report: Report) -> Table:
 
 def tuning(report: Report) -> Table:
     """Every variant's loss at every learning rate tried, the choice, and what it cost."""
-    columns = list(dict.fromkeys(name for row in report.tuning for name in row)) or ["variant"]
-    rows = []
-    for row in report.tuning:
-        cells = [_shown(row.get(name)) for name in columns]
-        cells[columns.index("variant")] = report.label(str(row["variant"]))
-        rows.append(cells)
     note = (
         "Nats per token at the training length, on documents held out of the training part; columns are multiples of "
         "the learning rate that the variant would have had. Tokens and seconds (by the clock, of training) are of all "
         "its trials together."
     )
-    return Table("Learning rates", columns, rows, note)
+    return _by_variant("Learning rates", report, report.tuning, note)
+
+
+def search(report: Report) -> Table:
+    """Every searched variant's best settings, the loss there, and what the search cost."""
+    note = (
+        "The best point of each variant's search, by nats per token at the training length, on documents held out of "
+        "the training part. An importance is the setting's share of what decides whether a trial is among the better "
+        "half. Tokens and seconds (by the clock, of training) are of all its trials together."
+    )
+    return _by_variant("Settings found by search", report, report.search, note)
+
+
+def trials(report: Report) -> Table:
+    """Every trial of the search."""
+    rows = [{name: value for name, value in row.items() if name != "run"} for row in report.trials]
+    note = "The loss of a trial that was pruned is the last it had. `search.csv` names the runs, too."
+    return _by_variant("Trials of the search", report, rows, note)
+
+
+def _by_variant(title: str, report: Report, lines: Sequence[Mapping[str, object]], note: str) -> Table:
+    columns = list(dict.fromkeys(name for row in lines for name in row)) or ["variant"]
+    rows = []
+    for row in lines:
+        cells = [_shown(row.get(name)) for name in columns]
+        cells[columns.index("variant")] = report.label(str(row["variant"]))
+        rows.append(cells)
+    return Table(title, columns, rows, note)
 
 
 def estimate(mean: float | None, low: float | None, high: float | None) -> str:

@@ -16,6 +16,7 @@ from jaxgpt.experiment.report.parquet import library, parquet
 from jaxgpt.experiment.report.saved import ABOUT, write_about
 from jaxgpt.experiment.report.style import PICTURES, picture
 from jaxgpt.experiment.results import write_documents, write_results, write_timings
+from jaxgpt.experiment.search_tables import TRIALS, write_trials
 from jaxgpt.files import write_atomic
 
 FORMATS = ("csv", "png", "parquet", "latex", "svg", "pdf")
@@ -52,6 +53,10 @@ def write_report(report: Report, directory: Path, formats: Iterable[str] = ()) -
     write_timings(directory / "timings.csv", report.timings)
     write_about(directory / ABOUT, report)
     write_verdicts(directory / "verdicts.json", report.verdicts)
+    if report.trials:
+        write_trials(directory / TRIALS, report.trials)
+    else:
+        (directory / TRIALS).unlink(missing_ok=True)
     tables = {
         _PARQUET: parquet(report.results.rows) if "parquet" in wanted else None,
         _LATEX: latex(report) if "latex" in wanted else None,

@@ -20,9 +20,19 @@ Look = Callable[[Task], Literal["free", "busy", "done"]]
 It may be asked again and again, so it must be quick."""
 
 
+More = Callable[[int], Sequence[Task]]
+"""Asked for more tasks while so many could start at once, and so many at most are wanted. After it had none it is asked
+again when a task has ended."""
+
+
 def free(task: Task) -> Literal["free"]:
     """Nobody else is there."""
     return "free"
+
+
+def no_more(room: int) -> Sequence[Task]:
+    """All tasks are known from the start."""
+    return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +53,16 @@ class Executor:
     processes: int = 1  # that work on a task together, each started with the same command
     interrupted: bool = False  # whether the last `run` was told to stop
 
-    def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        on_event: Listener = lambda event: None,
+        look: Look = free,
+        more: More = no_more,
+    ) -> list[Outcome]:
         """Execute all tasks, each after those it comes after, and wait for them; where one of these failed, it is not
         run. One outcome per task, in the same order; what was not started because of a request to stop has no code.
+        Those that `more` adds stand behind, in the order in which they came.
 
         Call it from the main thread: it takes signals while it works, and hands a request to stop on.
         """

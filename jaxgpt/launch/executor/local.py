@@ -21,7 +21,7 @@ from typing import Self
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.launch import child
-from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, check_order, free, stop_requests
+from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, More, check_order, free, no_more, stop_requests
 from jaxgpt.launch.machine import local_slots
 from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Slot, Task
 from jaxgpt.registry import register
@@ -96,16 +96,21 @@ class Pool(Executor):
         self._unwanted.update(names)
         _tell([one for one in self._running if one.task.name in names], "stopped on request")
 
-    def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
-        check_order(tasks)
+    def run(
+        self,
+        tasks: Sequence[Task],
+        on_event: Listener = lambda event: None,
+        look: Look = free,
+        more: More = no_more,
+    ) -> list[Outcome]:
         self.stops, self._unwanted = 0, set()
-        queue = _Queue(tasks, on_event, look, self.retries)
+        queue = _Queue(tasks, on_event, look, self.retries, more)
         available = list(reversed(self.slots))
         running = self._running = []
         with stop_requests(self._asked):
             try:
                 stopping: float | None = None
-                while queue.waiting or running:
+                while running or not queue.exhausted:
                     if self.stops and stopping is None:
                         stopping = time.monotonic()
                         queue.give_up()
@@ -114,7 +119,7 @@ class Pool(Executor):
                     if stopping is not None and (self.stops > 1 or time.monotonic() - stopping > self.grace):
                         _send(running, signal.SIGKILL)
                     self._enforce_limits()
-                    while available and (task := queue.next(self._unwanted)) is not None:
+                    while available and (task := queue.next(self._unwanted, len(available))) is not None:
                         try:
                             running.append(_start(task, available[-1]))
                         except OSError as error:
@@ -130,7 +135,7 @@ class Pool(Executor):
                             one.task, one.process.returncode, time.monotonic() - one.started, one.ended_by, again
                         )
                     on_event(Event("tick"))
-                    if running or queue.waiting:
+                    if running or not queue.exhausted:
                         time.sleep(self.interval)
             finally:
                 _send(running, signal.SIGKILL)
@@ -153,25 +158,51 @@ class Pool(Executor):
 class _Queue:
     """The tasks of one call: which waits, which has ended and how, and which is to be tried again."""
 
-    def __init__(self, tasks: Sequence[Task], on_event: Listener, look: Look, retries: int):
-        self.tasks, self.on_event, self.look, self.retries = tasks, on_event, look, retries
-        self.waiting = list(tasks)
-        self._names = {task.name for task in tasks}
+    def __init__(self, tasks: Sequence[Task], on_event: Listener, look: Look, retries: int, more: More):
+        self.on_event, self.look, self.retries, self.more = on_event, look, retries, more
+        self.tasks: list[Task] = []
+        self.waiting: list[Task] = []
         self._outcomes: dict[str, Outcome] = {}
+        self._asked: int | None = None  # how many had ended when there were no more tasks
         self._attempts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         self._busy_until: dict[str, float] = {}
+        self._add(tasks)
+
+    def _add(self, tasks: Sequence[Task]) -> None:
+        check_order([*self.tasks, *tasks])
+        self.tasks += tasks
+        self.waiting += tasks
+        self._names = {task.name for task in self.tasks}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing waits and nothing more comes, unless a task that runs now brings it."""
+        return not self.waiting and self._asked == len(self._outcomes)
 
     def give_up(self) -> None:
         """Nothing more is started."""
         self.waiting.clear()
+        self.more = no_more
 
     def finish(self, outcome: Outcome) -> None:
         self._outcomes[outcome.task.name] = outcome
         self.on_event(Event("ended", outcome.task, outcome))
 
-    def next(self, unwanted: Collection[str]) -> Task | None:
-        """The first task that can start now, no longer waiting. What needs no start ends here."""
+    def next(self, unwanted: Collection[str], room: int) -> Task | None:
+        """The first task that can start now, no longer waiting, of those there are or of `more`. What needs no start
+        ends here."""
+        task = self._first(unwanted)
+        while task is None and self._asked != len(self._outcomes):
+            added = self.more(room)
+            if added:
+                self._add(added)
+                task = self._first(unwanted)
+            else:
+                self._asked = len(self._outcomes)
+        return task
+
+    def _first(self, unwanted: Collection[str]) -> Task | None:
         now = time.monotonic()
         for task in list(self.waiting):
             failed = [name for name in task.after if name in self._outcomes and not self._outcomes[name].ok]

@@ -21,7 +21,17 @@ from jaxgpt.config import FrozenMapping
 from jaxgpt.errors import ConfigError, UserError, from_extra
 from jaxgpt.launch.executor import slurm_files as files
 from jaxgpt.launch.executor import slurm_queue as slurm
-from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Job, Look, check_order, free, stop_requests
+from jaxgpt.launch.executor.base import (
+    Executor,
+    ExecutorConfig,
+    Job,
+    Look,
+    More,
+    check_order,
+    free,
+    no_more,
+    stop_requests,
+)
 from jaxgpt.launch.executor.slurm_files import Attempt, Submitted, attempt_path, job_path
 from jaxgpt.launch.executor.slurm_job import Wrapped
 from jaxgpt.launch.executor.slurm_submit import LARGEST_ARRAY, Options, Refused, submit
@@ -143,10 +153,16 @@ class Slurm(Executor):
         if self._call is not None:
             self._call.end(one for name, one in self._call.followed.items() if name in names)
 
-    def run(self, tasks: Sequence[Task], on_event: Listener = lambda event: None, look: Look = free) -> list[Outcome]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        on_event: Listener = lambda event: None,
+        look: Look = free,
+        more: More = no_more,
+    ) -> list[Outcome]:
         check_order(tasks)
         self.interrupted, self._unwanted = False, set()
-        call = self._call = _Call(self, tasks, on_event, look, self._unwanted)
+        call = self._call = _Call(self, tasks, on_event, look, more, self._unwanted)
         try:
             with stop_requests(self._asked):
                 call.begin()
@@ -182,11 +198,19 @@ class _Followed:
 class _Call:
     """One call of `run`: which tasks wait, which are followed, and how the others ended."""
 
-    def __init__(self, owner: Slurm, tasks: Sequence[Task], on_event: Listener, look: Look, unwanted: Collection[str]):
+    def __init__(
+        self,
+        owner: Slurm,
+        tasks: Sequence[Task],
+        on_event: Listener,
+        look: Look,
+        more: More,
+        unwanted: Collection[str],
+    ):
         self.config, self.needs, self.directory = owner.config, owner.needs, owner.directory
         self.settle = owner.settle
         self.tasks = {task.name: task for task in tasks}
-        self.on_event, self.look, self.unwanted = on_event, look, unwanted
+        self.on_event, self.look, self.more, self.unwanted = on_event, look, more, unwanted
         self.waiting = dict(self.tasks)
         self.followed: dict[str, _Followed] = {}
         self._over: set[str] = set()  # jobs that will do nothing any more
@@ -194,6 +218,7 @@ class _Call:
         self._retries: dict[str, int] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._queue: Mapping[str, slurm.Job] | None = None
+        self._asked: int | None = None  # how many had ended when there were no more tasks
 
     @property
     def busy(self) -> bool:
@@ -228,6 +253,7 @@ class _Call:
 
     def submit(self) -> None:
         """Submit what can be, in as few arrays as what the tasks come after allows; follow what somebody else did."""
+        self._fill()
         if not self.waiting:
             return
         try:
@@ -237,6 +263,16 @@ class _Call:
                         break
         except Locked:  # somebody else submits; the next look shows what
             return
+
+    def _fill(self) -> None:
+        """Take more tasks while fewer are on their way than may run at a time."""
+        room = self.config.array_parallelism - len(self.waiting) - len(self.followed)
+        if room < 1 or self._asked == len(self._outcomes):
+            return
+        added = {task.name: task for task in self.more(room)}
+        self._asked = None if added else len(self._outcomes)
+        self.tasks |= added
+        self.waiting |= added
 
     def _submit_all(self, tasks: list[Task]) -> bool:
         """One array for all tasks that come after the same jobs. Whether all were taken."""

@@ -1,5 +1,7 @@
 """A report read back says what was written."""
 
+import json
+
 import pytest
 
 from jaxgpt.errors import UserError
@@ -35,3 +37,13 @@ def test_a_file_that_is_not_one_is_named(make_report, tmp_path, claims, content)
     about.unlink() if content is None else about.write_text(content)
     with pytest.raises(UserError, match=r"about\.json: cannot be read .*; write the report again"):
         read_report(tmp_path, claims)
+
+
+def test_a_file_of_before_searches_is_read(make_report, tmp_path, claims):
+    row = {"variant": "rope", "trial": 0, "train.lr": 0.01, "loss": None, "state": "diverged", "run": "search-rope-1"}
+    write_report(make_report(search=[{"variant": "rope", "train.lr": 0.02}], trials=[row]), tmp_path)
+    assert read_report(tmp_path, claims).trials == [row]
+    about = json.loads((tmp_path / "about.json").read_text())
+    before = {name: value for name, value in about.items() if name not in ("search", "trials")}
+    (tmp_path / "about.json").write_text(json.dumps(before))
+    assert read_report(tmp_path, claims).trials == ()

@@ -83,3 +83,17 @@ def test_evaluation_noise_has_a_table_of_its_own(make_report: Make):
     table = tables.noise(make_report(noise=[Noise("R_rope(4L)", 1.9, 1.8, 2.0, 25)]))
     assert table.rows == [["R_rope(4L)", "1.9 [1.8, 2]", "25"]]
     assert "another choice of held-out documents" in table.note
+
+
+def test_a_search_has_tables_of_its_best_and_of_its_trials(make_report: Make):
+    trial = {"variant": "rope", "trial": 0, "train.lr": 0.0123456, "model.qk_norm": True, "loss": 3.125}
+    trials = [{**trial, "state": "finished", "run": "search-rope-1"}, {**trial, "loss": None, "state": "failed"}]
+    best = [{"variant": "rope", "train.lr": 0.0123456, "loss": 3.125, "trials": 2, "tokens": 12345}]
+    report = make_report(search=best, trials=trials, labels={"rope": "RoPE"})
+    found = tables.search(report)
+    assert list(found.columns) == ["variant", "train.lr", "loss", "trials", "tokens"]
+    assert found.rows == [["RoPE", "0.0123456", "3.125", "2", "12,345"]]
+    table = tables.trials(report)
+    assert list(table.columns) == ["variant", "trial", "train.lr", "model.qk_norm", "loss", "state"]
+    assert [row[-3:] for row in table.rows] == [["yes", "3.125", "finished"], ["yes", "–", "failed"]]
+    assert not tables.search(make_report()).rows

@@ -45,8 +45,12 @@ def test_figures_of_an_earlier_report_do_not_stay(make_report: Make, tmp_path: P
     report = make_report()
     (tmp_path / "training.png").write_bytes(b"old")
     (tmp_path / "notes.txt").write_text("mine")
+    row = {"variant": "rope", "trial": 0, "train.lr": 0.01, "loss": 3.0, "state": "finished", "run": "search-rope-1"}
+    write_report(dataclasses.replace(report, trials=[row]), tmp_path)
+    assert (tmp_path / "search.csv").read_text().splitlines()[1] == "rope,0,0.01,3.0,finished,search-rope-1"
     write_report(dataclasses.replace(report, curves=[]), tmp_path)
     assert not (tmp_path / "training.png").exists()
+    assert not (tmp_path / "search.csv").exists()
     assert (tmp_path / "notes.txt").exists()
 
 

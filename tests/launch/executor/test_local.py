@@ -243,3 +243,49 @@ def test_a_killed_launcher_leaves_no_worker_alive(tmp_path):
     launcher.kill()
     launcher.wait()
     wait_until(lambda: not any(map(alive, pids)), seconds=5)
+
+
+def test_tasks_may_be_added_while_others_run(tmp_path):
+    rooms, left = [], [task(tmp_path, f"t{number}", "import time; time.sleep(0.1)") for number in range(5)]
+
+    def more(room):
+        rooms.append(room)
+        return [left.pop(0) for _ in range(min(room, len(left)))]
+
+    first = task(tmp_path, "first", "print('fine')")
+    outcomes = pool(2).run([first], more=more)
+    assert [(outcome.task.name, outcome.ok) for outcome in outcomes] == [
+        ("first", True),
+        *((f"t{number}", True) for number in range(5)),
+    ]
+    assert rooms[0] == 1, "beside the first"
+    assert max(rooms) == 2
+
+
+def test_it_is_asked_for_more_only_when_a_task_has_ended(tmp_path):
+    asked = []
+    slow = task(tmp_path, "slow", "import time; time.sleep(0.5)")
+    pool(2).run([slow], more=lambda room: asked.append(room) or ())
+    assert asked == [1, 2]
+    assert pool(2).run([], more=lambda room: ()) == []
+
+
+def test_a_request_to_stop_ends_the_asking(tmp_path):
+    """What is asked for later is not started; those that run are stopped."""
+    events = []
+    endless = (task(tmp_path, f"t{number}", "import time; time.sleep(60)") for number in range(99))
+
+    def listen(event):
+        events.append(event.kind)
+        if event.kind == "started":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    outcomes = pool(2).run([], listen, more=lambda room: [next(endless)])
+    assert all(outcome.code == -signal.SIGTERM for outcome in outcomes)
+    assert len(outcomes) <= 2
+
+
+def test_added_tasks_have_an_order_too(tmp_path):
+    wrong = task(tmp_path, "a", "", after=("a",))
+    with pytest.raises(ValueError, match="task a comes after a"):
+        pool().run([], more=lambda room: [wrong])

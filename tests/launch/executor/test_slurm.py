@@ -260,3 +260,17 @@ def test_needs_the_extra_and_enough_devices(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"train.mesh: asks for 8 devices, and .* is 4"):
         SlurmConfig(nodes=2, gpus_per_node=2).make(Needs(devices=8), tmp_path)
     assert SlurmConfig(nodes=2, gpus_per_node=4).make(Needs(devices=8), tmp_path).parallel == 16
+
+
+def test_tasks_may_be_added_while_others_run(cluster, executor, tmp_path):
+    asked = []
+
+    def more(room):
+        asked.append(room)
+        return [task(tmp_path, f"later{len(asked)}", "print('later')")] if len(asked) < 3 else []
+
+    slurm = executor(array_parallelism=2)
+    outcomes = slurm.run([task(tmp_path, "first", "print('first')")], more=more)
+    assert [outcome.task.name for outcome in outcomes] == ["first", "later1", "later2"]
+    assert all(outcome.ok for outcome in outcomes)
+    assert asked[0] == 1, "as many as are free beside the first"

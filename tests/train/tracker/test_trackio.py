@@ -1,4 +1,4 @@
-"""What Trackio is told: by a library that only listens, and with the real one (marked `trackers`)."""
+"""What Trackio is told: by a library that only listens, and with the real one (marked `extras`)."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def test_it_is_told_the_run_its_settings_and_every_number(tmp_path, monkeypatch,
     assert (out, err) == ("", "* welcome\n")
 
 
-@pytest.mark.trackers
+@pytest.mark.extras
 def test_a_run_that_goes_on_is_one_run_of_the_real_one(trained_twice, command):
     folder, losses = trained_twice("trackio")
     name = TrackedRun(folder, {}, 1).identifier

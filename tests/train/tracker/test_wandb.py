@@ -1,4 +1,4 @@
-"""What Weights & Biases is told: by a library that only listens, and with the real one (marked `trackers`) offline."""
+"""What Weights & Biases is told: by a library that only listens, and with the real one (marked `extras`) offline."""
 
 import importlib
 import json
@@ -60,7 +60,7 @@ def records(path):
     return found
 
 
-@pytest.mark.trackers
+@pytest.mark.extras
 def test_the_real_one_keeps_all_of_it_here_and_knows_the_run_again(trained_twice):
     folder, losses = trained_twice("wandb")
     files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
@@ -80,7 +80,7 @@ def test_the_real_one_keeps_all_of_it_here_and_knows_the_run_again(trained_twice
     assert [line["_step"] for line in first if "validation_loss" in line] == [5, 9]
 
 
-@pytest.mark.trackers
+@pytest.mark.extras
 def test_without_a_network_training_goes_on(command, overrides, tmp_path):
     nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "1"}
     settings = overrides("train.trackers=[wandb]")
