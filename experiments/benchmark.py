@@ -28,7 +28,7 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from jaxgpt.launch.machine import cores, thread_environment
+from jaxgpt.launch.machine import as_a_worker, cores
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.params import flatten
 from jaxgpt.nn.position.absolute import LearnedConfig
@@ -223,16 +223,5 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def start() -> int:
-    """Start again with the environment that jaxgpt's launcher gives its workers, for both frameworks: the number of
-    threads and large memory pages are read when a process starts."""
-    if "JAXGPT_BENCHMARK" in os.environ:
-        return main()
-    threads = next((after for flag, after in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--threads"), None)
-    count = int(threads) if threads and threads.isdigit() else len(cores())
-    os.environ.update(thread_environment(count), JAXGPT_BENCHMARK="1")
-    return os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
 if __name__ == "__main__":
-    sys.exit(start())
+    sys.exit(as_a_worker(main))

@@ -30,7 +30,7 @@ from jax import Array
 
 from jaxgpt.data.dataset import DataConfig
 from jaxgpt.data.sources.text import TextDataConfig
-from jaxgpt.launch.machine import available_memory, cores, thread_environment
+from jaxgpt.launch.machine import as_a_worker, available_memory, cores
 from jaxgpt.models.base import ModelConfig
 from jaxgpt.nn.mixer.base import Mask
 from jaxgpt.nn.position.base import PositionConfig, PositionDims, PositionEncoding, Positions
@@ -431,16 +431,5 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def start() -> int:
-    """Start again with the environment that jaxgpt's launcher gives its workers: the number of threads and large memory
-    pages are read when a process starts."""
-    if "JAXGPT_BENCHMARK" in os.environ:
-        return main()
-    threads = next((after for flag, after in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--threads"), None)
-    count = int(threads) if threads and threads.isdigit() else len(cores())
-    os.environ.update(thread_environment(count), JAXGPT_BENCHMARK="1")
-    return os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
 if __name__ == "__main__":
-    sys.exit(start())
+    sys.exit(as_a_worker(main))

@@ -19,7 +19,7 @@ from jaxgpt.experiment.search import Choice, Float, Range, Search, Value
 from jaxgpt.lease import locked
 
 if TYPE_CHECKING:
-    import optuna
+    import optuna  # pyright: ignore[reportMissingImports] of an extra
 
 FOLDER, JOURNAL = "search", "journal.log"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import pkgutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jaxgpt.errors import ConfigError
@@ -90,6 +92,17 @@ def thread_environment(threads: int) -> dict[str, str]:
     if "glibc.malloc.hugetlb" not in tunables:
         tunables = f"{tunables}:{LARGE_PAGES}".lstrip(":")
     return {**dict.fromkeys(names, count), "GLIBC_TUNABLES": tunables}
+
+
+def as_a_worker(main: Callable[[], int]) -> int:
+    """Run a program in the environment that workers have, with as many threads as its `--threads N` says, else as there
+    are cores: it is started again for that, because a process reads the environment when it starts. The exit code."""
+    if "JAXGPT_BENCHMARK" in os.environ:
+        return main()
+    threads = next((after for flag, after in itertools.pairwise(sys.argv) if flag == "--threads"), None)
+    count = int(threads) if threads and threads.isdigit() else len(cores())
+    os.environ.update(thread_environment(count), JAXGPT_BENCHMARK="1")
+    return os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def _grouped(devices: list[dict[str, str]], size: int) -> list[dict[str, str]]:
