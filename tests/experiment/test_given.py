@@ -88,6 +88,7 @@ def test_given_weights_are_measured_once(loaded):
     assert {run.variant.split("-")[1] for run in trials.runs} == {"on"}
 
 
+@pytest.mark.slow
 def test_it_runs_and_is_reported(loaded, capsys):
     arguments = ["--exp", "toy", "--scale", "small", "--runs-dir", str(loaded.runs), "--seeds", "3"]
     code = cli.main([*arguments, "--workers", "1"], loaded.experiments, loaded.configs)

@@ -41,9 +41,13 @@ def rows(text):
 @pytest.mark.parametrize(
     ("part", "first"),
     [
-        ("attention", ["nope", "alibi", "t5", "kerple", "fire"]),
+        pytest.param("attention", ["nope", "alibi", "t5", "kerple", "fire"], marks=pytest.mark.slow),
         ("cross_entropy", ["16", "33"]),
-        ("dispatch", ["laptop, a batch of 16 x 128", "as many arrays of width 8, a batch of 1 x 8"]),
+        pytest.param(
+            "dispatch",
+            ["laptop, a batch of 16 x 128", "as many arrays of width 8, a batch of 1 x 8"],
+            marks=pytest.mark.slow,
+        ),
         ("data", ["8", "16"]),
     ],
 )
