@@ -3,7 +3,7 @@
 A writer leaves its name in the folder's `.lease` and touches that file every few seconds. It has gone when its process
 is no more, which its own machine sees at once; seen from another machine, when the file was not touched for a minute.
 Then the next writer takes over. A writer that was only asleep (a suspended process, a network file system that hung)
-finds another's name in the file when it wakes, and ends at once: two never write for longer than a heartbeat.
+finds another's name there when it wakes, or no file, and ends at once: two never write for longer than a heartbeat.
 """
 
 from __future__ import annotations
@@ -111,13 +111,15 @@ def _take(folder: Path, me: Holder) -> Holder | None:
         with os.fdopen(handle, "w") as file:
             json.dump(dataclasses.asdict(me), file)
         with _guard(folder):
-            try:
-                os.link(temporary, path)  # fails if there is one: so the first of two wins, guard or no guard
-            except FileExistsError:
-                other = _read(path)
-                if other is not None and _lives(other, folder):
-                    return other
-                os.replace(temporary, path)
+            # A link fails if there is one: so the first of two wins, guard or no guard. It fails, too, where there are
+            # no links (mounted buckets), and NFS may say that it did when it did not.
+            with contextlib.suppress(OSError):
+                os.link(temporary, path)
+                return None
+            other = _read(path)
+            if other not in (None, me) and _lives(other, folder):
+                return other
+            os.replace(temporary, path)
         return None
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -152,18 +154,21 @@ def _guard(folder: Path) -> Iterator[None]:
 
 
 def _beat(folder: Path, me: Holder, stopped: threading.Event) -> None:
-    """Touch the file until told to stop. Whoever finds another's name there has lost the folder, and must not write on:
-    not even what a normal end would write."""
+    """Touch the file until told to stop. Whoever finds another's name there, or none because another has come and gone,
+    has lost the folder, and must not write on: not even what a normal end would write."""
     while not stopped.wait(BEAT):
         try:
             found = _read(folder / LEASE)
             if found == me:
                 os.utime(folder / LEASE)
                 continue
+            if found is None and not (folder / GUARD).exists():  # the folder was moved or removed as a whole
+                continue
         except OSError:  # the file system hangs: who comes after it will say
             continue
-        if found is not None and not stopped.is_set():
-            print(f"{folder}: was taken over by process {found.pid} on {found.host}; this one ends", file=sys.stderr)
+        if not stopped.is_set():
+            other = f"process {found.pid} on {found.host}" if found else "another process, which has ended"
+            print(f"{folder}: was taken over by {other}; this one ends", file=sys.stderr)
             sys.stderr.flush()
             os._exit(Locked.exit_code)
 

@@ -1,6 +1,7 @@
 """A folder has one writer, here and across machines."""
 
 import dataclasses
+import errno
 import json
 import os
 import socket
@@ -138,6 +139,35 @@ def test_who_was_asleep_and_lost_the_folder_writes_no_more(tmp_path):
     assert "was taken over by process 1 on n7" in said
     assert not (tmp_path / "wrote on").exists()
     assert holder(tmp_path) == successor
+
+
+def test_who_was_asleep_while_another_came_and_went_writes_no_more(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    (tmp_path / LEASE).unlink()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == Locked.exit_code
+    assert "was taken over by another process, which has ended" in said
+    assert not (tmp_path / "wrote on").exists()
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no links", "says no and has made it"])
+def test_a_file_system_whose_links_fail(tmp_path, monkeypatch, made):
+    real = os.link
+
+    def link(source, target):
+        if made:
+            real(source, target)
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "link", link)
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+        if not made:
+            with pytest.raises(Locked), locked(tmp_path):
+                pass
+    assert not is_locked(tmp_path)
 
 
 RACE = """
