@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -35,7 +36,7 @@ VERBS = {
     "serve": "show all experiments of the runs folder in a browser, while they run",
     "clean": "remove the folders of runs that the plan does not name, or of those --where selects",
 }
-SCALE = "laptop"
+SCALE, EXECUTOR = "laptop", "local"
 NAMING = ("scale", "seeds", "config", "tune", "search", "trials", "match", "overrides")
 """The options that name the runs."""
 
@@ -66,7 +67,7 @@ def _parser(configs: Path) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument(
-        "--executor", default="local", metavar="NAME",
+        "--executor", metavar="NAME",
         help="where runs execute: local (default), slurm, a file of configs/cluster/ by its name, or a YAML file",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: as many as fit)")
@@ -117,6 +118,7 @@ class _Call:
         self, options: argparse.Namespace, arguments: Sequence[str], experiments: Path, configs: Path, console: Console
     ):
         self.options, self.experiments, self.configs, self.console = options, experiments, configs, console
+        self.before: tuple[tuple[str, Any], ...] = ()  # what the executor was configured with that is gone on with
         self.command = shlex.join(["python", "experiments/run.py", *arguments])
 
     def answer(self) -> int:
@@ -183,7 +185,7 @@ class _Call:
         pairs = [
             (path.removeprefix("executor."), value) for path, value in self._pairs() if path.startswith("executor.")
         ]
-        config = load_executor(self.options.executor, self.configs, pairs)
+        config = load_executor(self.options.executor or EXECUTOR, self.configs, (*self.before, *pairs))
         workers = self.options.workers
         if workers is not None and workers < 1:
             raise ConfigError(f"--workers {workers}: expected a number of processes, 1 or more")
@@ -209,24 +211,22 @@ class _Call:
         )
         return make_work(experiment, planned, pairs, options.tune, search, where)
 
-    def _started(self) -> Index | None:
-        """What was started last, where no option says otherwise."""
-        index, naming = read_index(self.directory), self.naming()
-        given = {name: naming[name] for name in NAMING if getattr(self.options, name) not in (None, [])}
-        return index if index is not None and given.items() <= index.options.items() else None
+    def _go_on(self) -> Index | None:
+        """What was started last, where no option says otherwise: what is not given as an option is taken from there."""
+        options, index, naming = self.options, read_index(self.directory), self.naming()
+        given = {name: naming[name] for name in NAMING if getattr(options, name) is not None and naming[name] != []}
+        if index is None or not given.items() <= index.options.items():
+            return None
+        own = [one for one in options.overrides if one.startswith("executor.")]
+        for name in NAMING:
+            setattr(options, name, index.options[name])
+        options.config, options.overrides = [Path(path) for path in options.config], [*options.overrides, *own]
+        if options.executor is None:
+            options.executor, self.before = str(index.executor.get("type")), tuple(index.executor.items())
+        return index
 
     def _listed(self) -> tuple[Sequence[Listed], ExecutorConfig]:
         """The runs asked about, and what executes them: as they were started last, or from a plan."""
-        index = self._started()
-        if index is not None and self.options.where is None:
-            executor = load_executor(str(index.executor.get("type")), self.configs, tuple(index.executor.items()))
-            return index.runs, executor
-        return listed(self.work().plans), self.executor()
-
-    def _go_on(self) -> None:
-        """Take what is not given as an option from what was started last."""
-        index = self._started()
-        if index is not None:
-            for name in NAMING:
-                setattr(self.options, name, index.options[name])
-            self.options.config = [Path(path) for path in self.options.config]
+        index = self._go_on()
+        runs = listed(self.work().plans) if index is None or self.options.where is not None else index.runs
+        return runs, self.executor()

@@ -50,9 +50,9 @@ class Work:
     searched: Searched | None = None
     again: Callable[[], Work] | None = None
 
-    @property
+    @functools.cached_property
     def selected(self) -> Plan:
-        """The runs asked for."""
+        """The runs asked for, chosen once: a filter of states means those from before the verb did anything."""
         return self.plan if self.where is None else select(self.plan, self.where)
 
     @property

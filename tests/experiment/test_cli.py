@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxgpt.experiment import cli, engine
-from jaxgpt.launch.executor.local import Pool
+from jaxgpt.launch.executor.local import LocalConfig, Pool
 
 WORKER = """
 import json, sys
@@ -125,6 +125,27 @@ def test_what_failed_waits_for_retry(run, toy):
     assert "nothing has failed" in run("retry", *SMALL)[1]
 
 
+def test_what_is_asked_about_and_retried_is_what_was_started_last(run, toy, monkeypatch):
+    seen = []
+    at_a_time = LocalConfig.make
+    monkeypatch.setattr(LocalConfig, "make", lambda self, *given: seen.append(self) or at_a_time(self, *given))
+    run.failing = "alibi"
+    longer = (*SMALL, "--set", "train.steps=8", "executor.retries=5", "executor.workers=1")
+    assert run(*longer)[0] == 1
+    run.failing = "none"
+    assert "2 runs: 1 failed, 1 finished" in run("status", "--exp", "toy", "--where", "variant=alibi,seed=0")[1]
+    assert run("retry", "--exp", "toy", "--where", "seed=0,state=failed", "--set", "executor.minutes=9")[0] == 0
+    assert (seen[-1].retries, seen[-1].workers, seen[-1].minutes) == (5, 1, 9)
+    assert run("retry", "--exp", "toy", "--executor", "local")[0] == 0
+    assert (seen[-1].retries, seen[-1].workers) == (LocalConfig().retries, None), "another, as it is by itself"
+
+
+def test_a_state_selects_once(run):
+    code, out, err = run(*SMALL, "--where", "seed=0,state=pending")
+    assert (code, err) == (0, ""), "none is pending when it is reported"
+    assert "3 of 3 runs to do" in out
+
+
 def test_cancel_marks_what_is_not_finished(run, toy):
     code, out, _ = run("cancel", *SMALL)
     assert (code, "0 runs are told to stop where they are, 0 are not started" in out) == (0, True)
@@ -148,7 +169,7 @@ def test_clean_asks_first(run, toy, monkeypatch):
     assert len(list(toy.runs.glob("toy/*/request.json"))) == folders
     code, out, _ = run("clean", *SMALL, "--yes")
     assert code == 0
-    assert "5 runs: 5 finished" in run("status", *SMALL, "--where", "seed<9")[1]
+    assert "all 5 runs are finished" in run("run", *SMALL)[1]
     assert "5 runs: 5 pending" in run("status", "--exp", "toy")[1], "the ones that were started last"
     assert len(list(toy.runs.glob("toy/*/request.json"))) == 5
     assert "nothing to remove" in run("clean", *SMALL)[1]
