@@ -194,12 +194,13 @@ class _Overseer:
             self.display.add(run)
         return [self.take(run) for run in found]
 
-    def look(self, task: Task) -> Literal["free", "busy", "done"]:
+    def look(self, task: Task) -> Literal["free", "busy", "done", "barred"]:
         run = self.runs[task.name]
         if is_locked(run.folder.path):
             return "busy"
-        over = run.folder.quarantined() is not None or run.folder.cancelled or run.is_finished()
-        return "done" if over else "free"
+        if run.is_finished():
+            return "done"
+        return "barred" if run.folder.quarantined() is not None or run.folder.cancelled else "free"
 
     def on_event(self, event: Event) -> None:
         self._follow(event)
@@ -276,10 +277,11 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
 
 def _failure(run: Run, outcome: Outcome) -> Failure:
     """Why a run is not finished."""
+    if (held := run.folder.quarantined()) is not None:
+        return Failure(run, held.message, run.folder.log)
     if outcome.code is None:
         return Failure(run, outcome.describe(), None)
-    held = run.folder.quarantined()
-    return Failure(run, held.message if held else _words(run, outcome), run.folder.log)
+    return Failure(run, _words(run, outcome), run.folder.log)
 
 
 def _words(run: Run, outcome: Outcome) -> str:

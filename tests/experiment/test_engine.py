@@ -231,6 +231,24 @@ def test_a_run_that_another_launcher_executes_is_waited_for(toy):
     assert started(plan)["rope", 0] == 0
 
 
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+def test_what_begins_with_weights_that_another_launcher_gave_up_is_not_run(toy, monkeypatch, how):
+    toy.add()
+    sizes = SIZES | {"tuned": Size(100, 6000, 64, "data")}
+    plan = toy.plan()
+    first = plan.runs[1].folder
+    elsewhere = {"cancelled": first.cancel, "failed": lambda: first.quarantine("the loss is not a number")}[how]
+    ready = Pool.run
+    monkeypatch.setattr(Pool, "run", lambda *given: elsewhere() or ready(*given))
+    executed = execute(plan, sizes=sizes)
+    assert started(plan)["rope", 0] == started(plan)["tuned", 0] == 0
+    messages = {(one.run.variant, one.run.seed): one.message for one in executed.failures}
+    left = {} if how == "cancelled" else {("rope", 0): "the loss is not a number"}
+    assert messages == {**left, ("tuned", 0): f"not run, because {plan.runs[1].name} did not succeed"}
+    assert [run.name for run in executed.cancelled] == ([plan.runs[1].name] if how == "cancelled" else [])
+    assert plan.runs[3].folder.quarantined() is None
+
+
 def test_an_unwritable_place_is_one_message(toy):
     toy.runs.write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"runs/toy/.*: cannot be written .*--runs-dir"):

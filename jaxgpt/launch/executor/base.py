@@ -15,10 +15,9 @@ from jaxgpt.errors import ConfigError, nearest
 from jaxgpt.launch.task import Listener, Needs, Outcome, Task
 from jaxgpt.registry import kinds, slot
 
-Look = Callable[[Task], Literal["free", "busy", "done"]]
-"""Asked before a task is started: `busy` while somebody else executes it, `done` when it needs no execution (any more).
-It may be asked again and again, so it must be quick."""
-
+Look = Callable[[Task], Literal["free", "busy", "done", "barred"]]
+"""Asked before a task is started: `busy` while somebody else executes it, `done` when it needs no execution (any more),
+`barred` when it shall have none, nor what comes after it. It may be asked again and again, so it must be quick."""
 
 More = Callable[[int], Sequence[Task]]
 """Asked for more tasks while so many could start at once, and so many at most are wanted. After it had none it is asked
@@ -124,6 +123,13 @@ def load_executor(name: str, configs: Path, pairs: Sequence[tuple[str, Any]] = (
     else:
         raise ConfigError(f"--executor: none is called {name!r}{nearest(name, {*kinds(ExecutorConfig), *files})}")
     return decode(ExecutorConfig, override(raw, pairs), "executor")
+
+
+def unstarted(task: Task, state: Literal["done", "barred"]) -> Outcome:
+    """The outcome of a task that needs no start, or shall have none."""
+    if state == "done":
+        return Outcome(task, 0, message="done by another process")
+    return Outcome(task, None, message="not started: it has failed or was cancelled")
 
 
 def check_order(tasks: Sequence[Task]) -> None:

@@ -21,7 +21,17 @@ from typing import Self
 
 from jaxgpt.errors import ConfigError
 from jaxgpt.launch import child
-from jaxgpt.launch.executor.base import Executor, ExecutorConfig, Look, More, check_order, free, no_more, stop_requests
+from jaxgpt.launch.executor.base import (
+    Executor,
+    ExecutorConfig,
+    Look,
+    More,
+    check_order,
+    free,
+    no_more,
+    stop_requests,
+    unstarted,
+)
 from jaxgpt.launch.machine import local_slots
 from jaxgpt.launch.task import BUSY, Event, Listener, Needs, Outcome, Slot, Task
 from jaxgpt.registry import register
@@ -220,7 +230,7 @@ class _Queue:
                 self.waiting.remove(task)
                 if state == "free":
                     return task
-                self.finish(Outcome(task, 0, message="done by another process"))
+                self.finish(unstarted(task, state))
         return None
 
     def ended(self, task: Task, code: int, seconds: float, message: str, again: bool) -> None:

@@ -31,6 +31,7 @@ from jaxgpt.launch.executor.base import (
     free,
     no_more,
     stop_requests,
+    unstarted,
 )
 from jaxgpt.launch.executor.slurm_files import Attempt, Submitted, attempt_path, job_path
 from jaxgpt.launch.executor.slurm_job import Wrapped
@@ -302,10 +303,10 @@ class _Call:
                 elif not self._alive(record.job):
                     self._over.add(record.job)
                     ready.append(task)
-            elif (state := self.look(task)) == "done":
-                self._finish(Outcome(task, 0, message="done by another process"))
-            elif state == "free":
+            elif (state := self.look(task)) == "free":
                 ready.append(task)
+            elif state != "busy":
+                self._finish(unstarted(task, state))
         return ready
 
     def _record(self, name: str) -> Submitted | None:

@@ -137,6 +137,9 @@ def test_what_somebody_else_does_or_did_needs_no_job(cluster, executor, tmp_path
     assert [outcome.describe() for outcome in outcomes[:2]] == ["done by another process"] * 2
     assert [names for names, _, _ in cluster.arrays] == [["free"]]
     assert outcomes[2].ok
+    tasks = [task(tmp_path, "barred", "print('ran')"), task(tmp_path, "after", "print('ran')", after=("barred",))]
+    outcomes = executor().run(tasks, look=lambda task: "barred" if task.name == "barred" else "free")
+    assert [outcome.code for outcome in outcomes] == [None, None]
 
 
 def test_a_task_is_stopped_once(cluster, executor, tmp_path):
