@@ -144,7 +144,7 @@ class _Call:
         if verb == "status":
             return verbs.status(*self._listed(), self.directory, self.console, options.once)
         if verb == "cancel":
-            return verbs.cancel(*self._listed(), self.directory, self.console)
+            return verbs.cancel(*self._listed(needed=False), self.directory, self.console)
         if verb == "retry":
             self._go_on()
         return self._planned(verb)(self.work())
@@ -225,8 +225,11 @@ class _Call:
             options.executor, self.before = str(index.executor.get("type")), tuple(index.executor.items())
         return index
 
-    def _listed(self) -> tuple[Sequence[Listed], ExecutorConfig]:
-        """The runs asked about, and what executes them: as they were started last, or from a plan."""
+    def _listed(self, needed: bool = True) -> tuple[Sequence[Listed], ExecutorConfig]:
+        """The runs asked about, with those that they need or without, and what executes them: as they were started
+        last, or from a plan."""
         index = self._go_on()
-        runs = listed(self.work().plans) if index is None or self.options.where is not None else index.runs
-        return runs, self.executor()
+        if index is not None and self.options.where is None:
+            return index.runs, self.executor()
+        work = self.work()
+        return listed(work.plans) if needed else [Listed.of(run) for run in work.named], self.executor()

@@ -31,7 +31,7 @@ from jaxgpt.experiment.searched import Searched, Wanted, largest_plan, look, tri
 from jaxgpt.experiment.spec import Experiment, Tuning
 from jaxgpt.experiment.trials import Trials
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
-from jaxgpt.experiment.where import Where, select
+from jaxgpt.experiment.where import Where, check_exists, select
 from jaxgpt.launch.executor.base import ExecutorConfig
 from jaxgpt.lease import locked
 
@@ -58,6 +58,18 @@ class Work:
     @property
     def plans(self) -> list[Plan]:
         return [self.selected] if self.trials is None else [self.trials, self.selected]
+
+    @property
+    def named(self) -> list[Run]:
+        """The runs that a filter itself names, without what these need; learning rates are tried for them alone."""
+        where = self.where
+        if where is None:
+            return [run for plan in self.plans for run in plan.runs]
+        trials = () if self.trials is None else self.trials.runs
+        return [
+            *(run for run in trials if self.searched is None or where.matches(run)),
+            *(run for run in self.selected.runs if where.matches(run)),
+        ]
 
     @property
     def chosen(self) -> Collection[str]:
@@ -383,7 +395,8 @@ def clean(work: Work, directory: Path, console: Console, yes: bool) -> int:
     if work.where is None:
         found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs])
     else:
-        found = cleaning.chosen(run for run in work.plan.runs if work.where.matches(run))
+        check_exists(work.plan, work.where)
+        found = cleaning.chosen(run for run in work.plan.runs if work.where.trains(run))
     if not found:
         console.print(f"{directory}: nothing to remove")
         return 0

@@ -92,6 +92,10 @@ class Where:
         """Whether the run, or a variant that is evaluated with its weights, is one of those asked for."""
         return any(self.measures(run, evaluation) for evaluation in run.evaluations)
 
+    def trains(self, run: Run) -> bool:
+        """Whether the run itself is one of those asked for."""
+        return self.measures(run, run.evaluations[0])
+
     def measures(self, run: Run, evaluation: Evaluation) -> bool:
         """Whether one of the run's evaluations is asked for: its variant, and the model as it is evaluated. Panel and
         group are those of the variant that was trained; a run that no seed decides has them all."""
@@ -202,8 +206,7 @@ def select(plan: Plan, where: Where) -> Plan:
 
     Raises ConfigError where nothing is left, and for values and settings that no run of the plan has.
     """
-    for term in where.terms:
-        _check_exists(plan, term)
+    check_exists(plan, where)
     named = {run.name: run for run in plan.runs}
     kept: dict[str, Run] = {}
     for run in plan.runs:
@@ -252,8 +255,13 @@ def _restricted(plan: Plan, runs: tuple[Run, ...], names: set[str], asked: tuple
 # -------------------------------------------------------------------------------------------------------- what there is
 
 
-def _check_exists(plan: Plan, term: Term) -> None:
-    """Raise ConfigError where a term names a variant, seed, panel, group or setting that the plan does not have."""
+def check_exists(plan: Plan, where: Where) -> None:
+    """Raise ConfigError where a filter names a variant, seed, panel, group or setting that the plan does not have."""
+    for term in where.terms:
+        _check_term(plan, term)
+
+
+def _check_term(plan: Plan, term: Term) -> None:
     evaluated = [(run, evaluation) for run in plan.runs for evaluation in run.evaluations]
     if term.key in ("panel", "group", "variant") and term.operator != "~":
         _check_known(term, (str(_value(term.key, run, one)) for run, one in evaluated))

@@ -155,6 +155,17 @@ def test_cancel_marks_what_is_not_finished(run, toy):
     assert run(*longer)[0] == 0
 
 
+def test_cancel_and_clean_take_no_more_than_is_named(run, toy):
+    toy.add()
+    assert run("run", *SMALL)[0] == 0
+    longer = (*SMALL, "--set", "evaluate.protocols.fixed_target.multiples=[0.25,1]")
+    assert ", 2 are not started" in run("cancel", *longer, "--where", "variant=tuned")[1], "not what it begins with"
+    code, out, _ = run("clean", *SMALL, "--where", "variant=yarn", "--yes")
+    assert (code, "nothing to remove" in out) == (0, True), "weights it shares are another's"
+    code, _, err = run("clean", *SMALL, "--where", "variant=alibo", "--yes")
+    assert (code, "did you mean 'alibi'" in err) == (2, True)
+
+
 def test_clean_asks_first(run, toy, monkeypatch):
     other = (*SMALL, "--set", "train.steps=8")
     assert run(*SMALL)[0] == run(*other)[0] == 0
