@@ -132,7 +132,7 @@ def _arm(arm: Arm) -> dict[str, Any]:
 
 def _line(run: Run, arm: Arm) -> dict[str, Any]:
     """A run as a line of a table."""
-    left, message = run.seconds_left, run.status.get("message")
+    left = run.seconds_left
     return {
         "name": run.name,
         "arm": arm.name,
@@ -148,6 +148,6 @@ def _line(run: Run, arm: Arm) -> dict[str, Any]:
         "left": None if left is None else duration(left),
         "evaluated": list(run.evaluated),
         "changed": run.changed,
-        "message": "" if message is None else str(message),
+        "message": run.message,
         "problems": run.problems,
     }

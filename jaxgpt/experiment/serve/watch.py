@@ -17,7 +17,8 @@ from typing import Any, get_args
 from jaxgpt.config import read_yaml
 from jaxgpt.errors import UserError
 from jaxgpt.experiment.serve.reading import Metrics, Stamp, mapping, number, stamp, whole
-from jaxgpt.experiment.store import EVALUATION, METRICS, REQUEST, STATUS, RunFolder, State
+from jaxgpt.experiment.store import EVALUATION, FAILED, METRICS, REQUEST, STATUS, RunFolder, State, read_json
+from jaxgpt.lease import is_locked
 
 CONFIG, ENVIRONMENT, ATTEMPTS = "config.yaml", "environment.json", "attempts.jsonl"
 _SIGNS = (REQUEST, STATUS, METRICS, CONFIG)  # a folder with any of these is a run's
@@ -37,6 +38,7 @@ class Run:
         self._kept: dict[str, tuple[Stamp | None, Read]] = {}
         self.request: dict[str, Any] = {}
         self.status: dict[str, Any] = {}
+        self.failed: dict[str, Any] = {}
         self.evaluations: dict[str, dict[str, Any]] = {}
         self.config: dict[str, Any] = {}
         self.state = "pending"
@@ -47,6 +49,7 @@ class Run:
         self.problems = []
         self.request = self._look(REQUEST, self.folder.request)
         self.status = self._look(STATUS, self.folder.status)
+        self.failed = self._look(FAILED, lambda: read_json(self.folder.path / FAILED))
         evaluations = self._look(EVALUATION, self.folder.evaluations)
         self.evaluations = {key: one for key, one in evaluations.items() if isinstance(one, dict)}
         self.config = mapping(self.request.get("config"))
@@ -102,12 +105,19 @@ class Run:
     def _state(self) -> str:
         """As `RunFolder.state`; `unknown` where status.json says nothing that can be understood."""
         said = self.status.get("state", "pending")
-        if said == "running":
-            with contextlib.suppress(UserError, RecursionError, OSError):
-                said = self.folder.state()
         known = isinstance(said, str) and said in get_args(State)
-        broken = any(STATUS in problem for problem in self.problems)
-        return said if known and not broken else "unknown"
+        if not known or any(STATUS in problem for problem in self.problems):
+            return "unknown"
+        if stamp(self.folder.path / FAILED):
+            return "failed"
+        if said in ("pending", "interrupted", "running") and is_locked(self.folder.path):
+            return "running"
+        return "interrupted" if said == "running" else said
+
+    @property
+    def message(self) -> str:
+        """Why it is in quarantine, else what its status says; empty where there is nothing to say."""
+        return str(self.failed.get("message") or self.status.get("message") or "")
 
     @property
     def steps(self) -> int:

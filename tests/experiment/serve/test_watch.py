@@ -26,6 +26,20 @@ def test_what_is_left_of_a_run(shelf: Shelf):
     assert run.seconds_left is None
 
 
+def test_a_run_in_quarantine_has_failed_and_says_why(shelf: Shelf):
+    folder = shelf.run(lines=10, state="interrupted")
+    run = Store(shelf.root).run("trial", folder.name)
+    with locked(folder):
+        run.refresh()
+        assert run.state == "running", "before it says so itself"
+    run.folder.quarantine("killed by SIGKILL (out of memory?), 3 times")
+    run.refresh()
+    assert (run.state, run.message) == ("failed", "killed by SIGKILL (out of memory?), 3 times")
+    run.folder.release()
+    run.refresh()
+    assert (run.state, run.message) == ("interrupted", "")
+
+
 BROKEN = {
     "request.json": [
         "{",
