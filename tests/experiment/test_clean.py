@@ -46,3 +46,23 @@ def test_a_folder_that_is_written_to_is_left(toy):
         assert clean.remove(found) == found
     assert clean.remove(found) == []
     assert not run.folder.path.exists()
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(toy):
+    old, plan = toy.plan(["train.steps=8"]), toy.plan()
+    run = old.runs[1]
+    fill(run)
+    half = run.folder.path.rename(run.folder.path.with_name(f".removed-{run.name}"))
+    fill(run)
+    (run.folder.path / "status.json").write_text("{")
+    found = clean.unused(plan.directory, plan.runs)
+    assert [(one.path, one.why) for one in found] == [
+        (run.folder.path, "of another plan, unreadable"),
+        (half, "half removed"),
+    ]
+    assert clean.remove(found[:1]) == []
+    assert not half.exists()
+    fill(run)
+    run.folder.path.rename(half)
+    assert clean.remove(clean.unused(plan.directory, plan.runs)) == []
+    assert list(plan.directory.iterdir()) == []
