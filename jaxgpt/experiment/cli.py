@@ -219,7 +219,7 @@ class _Call:
             return None
         own = [one for one in options.overrides if one.startswith("executor.")]
         for name in NAMING:
-            setattr(options, name, index.options[name])
+            setattr(options, name, index.options.get(name, getattr(options, name)))
         options.config, options.overrides = [Path(path) for path in options.config], [*options.overrides, *own]
         if options.executor is None:
             options.executor, self.before = str(index.executor.get("type")), tuple(index.executor.items())

@@ -121,12 +121,19 @@ def _with_trials(plan: Plan, tune: bool | None, where: Where | None) -> Work:
         tuning = plan.experiment.tuning or Tuning()
     if tuning is None:
         return Work(plan, where=where)
-    asked = plan if where is None else select(plan, where)
+    asked = _to_be_chosen_for(plan, where)
     trials = grid_plan(asked, tuning)
     if not trials.runs:  # all weights are given
         return Work(plan, where=where)
     choices = choose(asked, trials, tuning)
     return Work(with_rates(plan, choices) if choices else plan, trials, choices, where)
+
+
+def _to_be_chosen_for(plan: Plan, where: Where | None) -> Plan:
+    """The runs that a filter asks for, whatever their state and learning rate: both are those of the rate chosen."""
+    terms = () if where is None else where.terms
+    lasting = tuple(one for one in terms if one.key not in ("state", "train.learning_rate"))
+    return select(plan, Where(lasting)) if lasting else plan
 
 
 def stay_off_accelerators() -> None:

@@ -160,6 +160,10 @@ def test_from_the_command_line(toy, monkeypatch, capsys):
     assert "tuning-" not in (toy.runs / "toy" / "report" / "results.csv").read_text()
     assert main() == 0
     assert len(done) == 7
+    capsys.readouterr()
+    assert main("status", "--where", "variant=rope,state=finished,train.learning_rate>0.003") == 0
+    shown = capsys.readouterr().out
+    assert ("rope-seed0" in shown, "alibi" in shown) == (True, False), "of the rates chosen"
     assert main("status") == 0
     assert "tuning-rope-2x-seed1000" in capsys.readouterr().out
     assert main("run", "--no-tune") == 0
