@@ -41,7 +41,7 @@ BASELINE = "5-gram"  # the variant name under which the n-gram baseline appears 
 SECTIONS = ("seed", "threads", "model", "data", "train", "evaluate")
 _SETTABLE = ("model", "data", "train", "extend", "start")  # by variants; the last two where they begin with weights
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
-_FUNCTIONS = {"base", "variants", "claims"}
+_FUNCTIONS = ("base", "variants", "claims")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,18 +195,27 @@ def list_experiments(folder: Path) -> dict[str, str]:
         except (SyntaxError, UnicodeDecodeError):
             found[path.stem] = "(not valid Python)"
             continue
-        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        if defined >= _FUNCTIONS:
+        if not _lacking(tree):
             found[path.stem] = (ast.get_docstring(tree) or "").split("\n", 1)[0]
     return found
 
 
+def _lacking(tree: ast.Module) -> list[str]:
+    """What a file would have to define to be an experiment."""
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return [f"{name}()" for name in _FUNCTIONS if name not in defined]
+
+
 def load_experiment(name: str, folder: Path) -> Experiment:
-    """The experiment `folder/NAME.py`. An unknown name raises ConfigError with what exists and the nearest spelling."""
-    existing = list_experiments(folder)
+    """The experiment `folder/NAME.py`. Raises ConfigError for an unknown name, with what exists and the nearest
+    spelling, and for a file that lacks a function."""
+    existing, path = list_experiments(folder), folder / f"{name}.py"
+    if name not in existing and path.is_file():
+        lacking = ", ".join(_lacking(ast.parse(path.read_text(encoding="utf-8"))))
+        raise ConfigError(f"--exp {name}: {path} does not define {lacking}, which every experiment has")
     if name not in existing:
         raise ConfigError(f"--exp: no experiment is called {name!r}{nearest(name, existing)}")
-    module = _load_module(name, folder / f"{name}.py")
+    module = _load_module(name, path)
     variants = tuple(module.variants())
     options = {name: getattr(module, name)() for name in ("tuning", "match", "search", "axes") if hasattr(module, name)}
     own = dict.fromkeys(path for variant in variants for path in variant.axes)

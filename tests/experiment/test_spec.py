@@ -28,6 +28,12 @@ def test_an_unknown_experiment_names_the_nearest(toy):
         spec.load_experiment("toi", toy.experiments)
 
 
+def test_a_file_that_lacks_a_function_says_which(toy):
+    (toy.experiments / "mine.py").write_text("def base(): ...\n\n\ndef variants(): ...\n")
+    with pytest.raises(ConfigError, match=r"--exp mine: .*mine\.py does not define claims\(\), which every experiment"):
+        spec.load_experiment("mine", toy.experiments)
+
+
 def test_a_file_that_is_not_python_says_where(toy):
     (toy.experiments / "broken.py").write_text("def base(:")
     with pytest.raises(ConfigError, match=r"broken\.py, line 1: not valid Python"):
