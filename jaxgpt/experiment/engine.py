@@ -102,6 +102,14 @@ def quarantined(plan: Plan) -> list[Failure]:
     return found
 
 
+def to_retry(plan: Plan) -> list[Failure]:
+    """What `retry` starts once more: what is in quarantine, and what failed in a version that had none."""
+    held = quarantined(plan)
+    known = {one.run.name for one in held}
+    rest = [run for run in plan.runs if run.name not in known and run.state() == "failed"]
+    return [*held, *(Failure(run, run.folder.status().get("message") or "no reason", run.folder.log) for run in rest)]
+
+
 def prepare(plan: Plan) -> dict[str, Size]:
     """Build every dataset that the cache lacks, so that workers only map it, and check it before anything is trained.
 

@@ -303,7 +303,7 @@ class Session:
         """Start what failed once more, and what waits for its weights; the exit code."""
         failures: Sequence[Failure] = ()
         for plan in work.plans:
-            held = engine.quarantined(plan)
+            held = engine.to_retry(plan)
             if not held:
                 continue
             names = {one.run.name for one in held}

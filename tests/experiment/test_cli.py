@@ -125,6 +125,16 @@ def test_what_failed_waits_for_retry(run, toy):
     assert "nothing has failed" in run("retry", *SMALL)[1]
 
 
+def test_what_failed_in_an_older_version_is_retried_too(run, toy):
+    assert run("run", *SMALL)[0] == 0
+    [folder] = toy.runs.glob("toy/alibi-seed0-*")
+    (folder / "status.json").write_text('{"state": "failed", "message": "the loss is nan"}')
+    assert "5 runs: 1 failed, 4 finished" in run("status", *SMALL)[1]
+    code, out, _ = run("retry", *SMALL)
+    assert (code, f"{folder.name} failed: the loss is nan; is started once more" in out) == (0, True)
+    assert "5 runs: 5 finished" in run("status", *SMALL)[1]
+
+
 def test_what_is_asked_about_and_retried_is_what_was_started_last(run, toy, monkeypatch):
     seen = []
     at_a_time = LocalConfig.make
