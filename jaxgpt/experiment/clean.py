@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from jaxgpt.errors import UserError
@@ -25,10 +25,10 @@ class Removable:
     size: int
 
 
-def unused(directory: Path, runs: Iterable[Run]) -> list[Removable]:
-    """The run folders in `directory` that belong to none of these runs and that none of them begins with, and what is
-    left of those whose removal did not come to its end."""
-    kept = {run.folder.path.name for run in runs}
+def unused(directory: Path, runs: Sequence[Run], more: Collection[str] = ()) -> list[Removable]:
+    """The run folders in `directory` that belong to none of these runs, that none of them begins with and that are not
+    among `more`, and what is left of those whose removal did not come to its end."""
+    kept = {*more, *(run.folder.path.name for run in runs)}
     kept |= {Path(start["folder"]).name for run in runs if (start := run.config.get("start")) and start.get("folder")}
     half = sorted(directory.glob(f"{GOING}*"))
     found = [path.parent for path in directory.glob(f"*/{REQUEST}") if path.parent.name not in kept]

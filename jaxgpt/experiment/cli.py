@@ -34,7 +34,7 @@ VERBS = {
     "cancel": "stop what runs or waits; `run` goes on with it",
     "report": "write tables, figures and verdicts of what is finished",
     "serve": "show all experiments of the runs folder in a browser, while they run",
-    "clean": "remove the folders of runs that the plan does not name, or of those --where selects",
+    "clean": "remove the folders of runs that neither the plan nor the last start names, or that --where selects",
 }
 SCALE, EXECUTOR = "laptop", "local"
 NAMING = ("scale", "seeds", "config", "tune", "search", "trials", "match", "overrides")
@@ -159,9 +159,9 @@ class _Call:
             return lambda work: verbs.plan(work, executor, console)
         if verb == "report":
             return lambda work: verbs.report(work, self.command, console, options.export)
-        if verb == "clean":
-            return lambda work: verbs.clean(work, self.directory, console, options.yes)
         executor = self.executor()
+        if verb == "clean":
+            return lambda work: verbs.clean(work, executor, self.directory, console, options.yes)
         session = verbs.Session(executor, self.naming(), self.command, console, options.export)
         if verb == "search":
             return session.search

@@ -206,8 +206,11 @@ class _Overseer:
         run = self.runs[task.name]
         if is_locked(run.folder.path):
             return "busy"
-        if run.is_finished():
-            return "done"
+        try:
+            if run.is_finished():
+                return "done"
+        except UserError:  # a file that cannot be read: its worker says so
+            return "free"
         return "barred" if run.folder.quarantined() is not None or run.folder.cancelled else "free"
 
     def on_event(self, event: Event) -> None:

@@ -23,7 +23,7 @@ from jaxgpt.experiment import status as states
 from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.engine import Failure, print_failures
 from jaxgpt.experiment.estimate import estimate, needs_of
-from jaxgpt.experiment.index import Index, Listed, listed, write_index
+from jaxgpt.experiment.index import Index, Listed, listed, read_index, write_index
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import duration
 from jaxgpt.experiment.search_tables import TRIALS, search_table, show_search, trial_rows, write_trials
@@ -397,10 +397,13 @@ def cancel(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, co
 # ---------------------------------------------------------------------------------------------------------------- clean
 
 
-def clean(work: Work, directory: Path, console: Console, yes: bool) -> int:
-    """Remove run folders, after asking."""
+def clean(work: Work, executor: ExecutorConfig, directory: Path, console: Console, yes: bool) -> int:
+    """Remove run folders, after asking. Without a filter those go that neither the plan nor what was started last nor a
+    scheduler's queue names."""
     if work.where is None:
-        found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs])
+        started = read_index(directory)
+        more = {*executor.jobs(directory), *(run.name for run in (started.runs if started else ()))}
+        found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs], more)
     else:
         check_exists(work.plan, work.where)
         found = cleaning.chosen(run for run in work.plan.runs if work.where.trains(run))

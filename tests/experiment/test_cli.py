@@ -178,7 +178,7 @@ def test_cancel_and_clean_take_no_more_than_is_named(run, toy):
 
 def test_clean_asks_first(run, toy, monkeypatch):
     other = (*SMALL, "--set", "train.steps=8")
-    assert run(*SMALL)[0] == run(*other)[0] == 0
+    assert run(*other)[0] == run(*SMALL)[0] == 0
     folders = len(list(toy.runs.glob("toy/*/request.json")))
     code, _, err = run("clean", *SMALL)
     assert code == 2
@@ -190,10 +190,10 @@ def test_clean_asks_first(run, toy, monkeypatch):
     assert len(list(toy.runs.glob("toy/*/request.json"))) == folders
     code, out, _ = run("clean", *SMALL, "--yes")
     assert code == 0
-    assert "all 5 runs are finished" in run("run", *SMALL)[1]
-    assert "5 runs: 5 pending" in run("status", "--exp", "toy")[1], "the ones that were started last"
+    assert "5 runs: 5 finished" in run("status", "--exp", "toy")[1]
     assert len(list(toy.runs.glob("toy/*/request.json"))) == 5
     assert "nothing to remove" in run("clean", *SMALL)[1]
+    assert "nothing to remove" in run("clean", *other)[1], "what was started last stays"
 
 
 def test_where_selects_runs(run, toy):
