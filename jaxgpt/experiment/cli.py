@@ -19,7 +19,7 @@ from jaxgpt.experiment import verbs
 from jaxgpt.experiment.index import Index, Listed, listed, read_index
 from jaxgpt.experiment.matching import MATCHES
 from jaxgpt.experiment.plan import make_plan
-from jaxgpt.experiment.searched import Wanted
+from jaxgpt.experiment.search.points import Wanted
 from jaxgpt.experiment.spec import list_experiments, list_scales, load_experiment, load_scale
 from jaxgpt.experiment.verbs import Work, make_work
 from jaxgpt.experiment.where import parse_where

@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxgpt.errors import UserError
-from jaxgpt.experiment import looks, provenance, search_tables, tuning
+from jaxgpt.experiment import looks, provenance, tuning
 from jaxgpt.experiment.axes import unnamed_differences
 from jaxgpt.experiment.claims import FIXED_TARGET, Verdict, evaluate_claims
 from jaxgpt.experiment.documents import DocumentLosses, evaluation_noise
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.results import DocumentLoss, Results, Row, Timing
-from jaxgpt.experiment.searched import Searched
+from jaxgpt.experiment.search import tables as search_tables
+from jaxgpt.experiment.search.points import Searched
 from jaxgpt.experiment.statistics import t_interval
 from jaxgpt.experiment.tuning import Choice
 

@@ -26,10 +26,10 @@ from jaxgpt.experiment.estimate import estimate, needs_of
 from jaxgpt.experiment.index import Index, Listed, listed, read_index, write_index
 from jaxgpt.experiment.plan import Plan, Run
 from jaxgpt.experiment.progress import duration
-from jaxgpt.experiment.search_tables import TRIALS, search_table, show_search, trial_rows, write_trials
-from jaxgpt.experiment.searched import Searched, Wanted, largest_plan, look, trial_plan, with_points
+from jaxgpt.experiment.search.points import Searched, Wanted, largest_plan, look, trial_plan, with_points
+from jaxgpt.experiment.search.tables import TRIALS, search_table, show_search, trial_rows, write_trials
+from jaxgpt.experiment.search.trials import Trials
 from jaxgpt.experiment.spec import Experiment, Tuning
-from jaxgpt.experiment.trials import Trials
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
 from jaxgpt.experiment.where import Where, check_exists, select
 from jaxgpt.launch.executor.base import ExecutorConfig

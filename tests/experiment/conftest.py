@@ -13,9 +13,9 @@ from jaxgpt.config import parse_overrides
 from jaxgpt.experiment.plan import Plan, make_plan
 from jaxgpt.experiment.results import Results, Row
 from jaxgpt.experiment.search import Float, Int, Search
-from jaxgpt.experiment.searched import Found, Searched, Seen, subjects
+from jaxgpt.experiment.search.points import Found, Searched, Seen, subjects
+from jaxgpt.experiment.search.study import Trial
 from jaxgpt.experiment.spec import load_experiment, load_scale
-from jaxgpt.experiment.study import Trial
 from tests.experiment.browser import Browser
 
 LENGTH = 128

@@ -16,7 +16,7 @@ from jaxgpt.experiment.report.parquet import library, parquet
 from jaxgpt.experiment.report.saved import ABOUT, write_about
 from jaxgpt.experiment.report.style import PICTURES, picture
 from jaxgpt.experiment.results import write_documents, write_results, write_timings
-from jaxgpt.experiment.search_tables import TRIALS, write_trials
+from jaxgpt.experiment.search.tables import TRIALS, write_trials
 from jaxgpt.files import write_atomic
 
 FORMATS = ("csv", "png", "parquet", "latex", "svg", "pdf")

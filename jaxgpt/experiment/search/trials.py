@@ -17,8 +17,8 @@ from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.experiment.engine import Source, check_text, prepare
 from jaxgpt.experiment.estimate import Size
 from jaxgpt.experiment.plan import Run
-from jaxgpt.experiment.searched import Searched, Subject, trial_plan
-from jaxgpt.experiment.study import Study, Trial, alone, open_studies
+from jaxgpt.experiment.search.points import Searched, Subject, trial_plan
+from jaxgpt.experiment.search.study import Study, Trial, alone, open_studies
 from jaxgpt.experiment.tuning import loss_of
 
 

@@ -14,8 +14,8 @@ from rich.text import Text
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.estimate import estimate, needs_of
 from jaxgpt.experiment.progress import duration
-from jaxgpt.experiment.search import Choice
-from jaxgpt.experiment.searched import Searched, shown, typical_plan
+from jaxgpt.experiment.search.points import Searched, shown, typical_plan
+from jaxgpt.experiment.search.space import Choice
 from jaxgpt.experiment.tuning import cost_of
 from jaxgpt.files import write_atomic
 from jaxgpt.launch.executor.base import ExecutorConfig

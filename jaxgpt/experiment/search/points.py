@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxgpt.config import content_hash, decode, encode, override
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.plan import Arm, Plan, Run, expand
-from jaxgpt.experiment.search import Choice, Float, Search, Value
+from jaxgpt.experiment.search.space import Choice, Float, Search, Value
+from jaxgpt.experiment.search.study import Study, Trial, need_optuna, open_studies
 from jaxgpt.experiment.spec import Experiment, Scale
 from jaxgpt.experiment.store import RunFolder
-from jaxgpt.experiment.study import Study, Trial, need_optuna, open_studies
 from jaxgpt.experiment.tuning import FIRST_SEED, shortened, trial_arm, tuned
 
 if TYPE_CHECKING:

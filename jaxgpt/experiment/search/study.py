@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgpt.errors import ConfigError, UserError, first_line, from_extra
-from jaxgpt.experiment.search import Choice, Float, Range, Search, Value
+from jaxgpt.experiment.search.space import Choice, Float, Range, Search, Value
 from jaxgpt.lease import locked
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import csv
 import pytest
 from rich.console import Console
 
-from jaxgpt.experiment import search_tables
-from jaxgpt.experiment.search_tables import best_rows, search_table, trial_rows, write_trials
+from jaxgpt.experiment.search import tables as search_tables
+from jaxgpt.experiment.search.tables import best_rows, search_table, trial_rows, write_trials
 
 RATE, LAYERS = "train.learning_rate", "model.num_layers"
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxgpt.errors import UserError
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
-from jaxgpt.experiment.study import alone, open_studies
+from jaxgpt.experiment.search.study import alone, open_studies
 
 pytestmark = pytest.mark.extras
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from jaxgpt.errors import DataError
 from jaxgpt.experiment import cli, engine
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
-from jaxgpt.experiment.searched import look
-from jaxgpt.experiment.trials import Trials
+from jaxgpt.experiment.search.points import look
+from jaxgpt.experiment.search.trials import Trials
 from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Slot
 from jaxgpt.lease import locked

@@ -10,7 +10,7 @@ from jaxgpt.errors import ConfigError
 from jaxgpt.experiment import cli
 from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
-from jaxgpt.experiment.searched import Wanted, largest_plan, subjects, typical_plan, with_points
+from jaxgpt.experiment.search.points import Wanted, largest_plan, subjects, typical_plan, with_points
 from jaxgpt.experiment.spec import load_experiment, load_scale
 
 RATE = "train.learning_rate"
