@@ -50,6 +50,7 @@ def test_chaos(toy):
     assert done.returncode == 0, done.stderr + (toy.root / "output.txt").read_text()[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     print(found["done"], found["codes"], Counter(found["after"].values()))
+    assert min(found["done"].values()) >= 1, "every kind of misfortune came"
     assert len(found["after"]) == 25
     unfinished = [state for state in found["after"].values() if state != "finished"]
     assert all(state.startswith("failed: ") and len(state) > len("failed: ") for state in unfinished), unfinished
