@@ -24,6 +24,7 @@ from jaxgpt.errors import Interrupted, TrainingError, UserError, first_line
 from jaxgpt.experiment.store import EVALUATION, Attempt, RunFolder, now
 from jaxgpt.files import write_json
 from jaxgpt.launch.machine import thread_environment
+from jaxgpt.launch.task import NO_SPACE
 from jaxgpt.lease import locked
 
 if TYPE_CHECKING:
@@ -187,18 +188,25 @@ def main(arguments: list[str]) -> int:
             os.execv(sys.executable, [sys.executable, "-m", "jaxgpt.experiment.worker", str(path)])
         return 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = _code(error, error.exit_code)
+        with contextlib.suppress(OSError):  # the log may lie on a full disk
+            print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         code = Interrupted.exit_code
-    except Exception:
-        traceback.print_exc()
-        code = 1
+    except Exception as error:
+        code = _code(error, 1)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     if together:
         from jaxgpt.parallel.processes import leave
 
         leave(code)
     return code
+
+
+def _code(error: Exception, code: int) -> int:
+    """The exit code for an error: one of its own for a full disk, about which nothing else may be left to read."""
+    return NO_SPACE if os.strerror(NO_SPACE) in str(error) else code
 
 
 if __name__ == "__main__":

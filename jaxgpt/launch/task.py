@@ -7,6 +7,7 @@ concern, so nothing of training is imported here.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,9 @@ class Slot:
 STOPPED = 130
 """Exit code of a task that was asked to stop and saved its state."""
 
+NO_SPACE = errno.ENOSPC
+"""Exit code of a task that found no space left on a disk, and so may not even have been able to say it."""
+
 BUSY = 75
 """Exit code of a task that found another process at the same work."""
 
@@ -84,7 +88,8 @@ class Outcome:
             except ValueError:
                 name = f"signal {-self.code}"
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return "stopped from outside" if self.code == STOPPED else f"exit code {self.code}"
+        words = {STOPPED: "stopped from outside", NO_SPACE: "no space was left on the disk"}
+        return words.get(self.code, f"exit code {self.code}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One run in one process, for real but tiny; then what it repeats and what it does not."""
 
+import errno
 import json
 import os
 import socket
@@ -96,6 +97,24 @@ def test_a_failure_leaves_its_message(asked, monkeypatch, capsys):
     assert worker.main([str(alibi.folder.path)]) == 1
     assert "Traceback" in capsys.readouterr().err
     assert alibi.folder.status()["message"] == "RuntimeError: a fault"
+
+
+@pytest.mark.parametrize("kind", [UserError, OSError])
+def test_a_full_disk_is_told_by_the_exit_code(monkeypatch, capsys, kind):
+    def full(path):
+        if kind is OSError:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise UserError("runs/x: cannot be written (No space left on device); free space")
+
+    def unwritable(*words, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "execute", full)
+    assert worker.main(["runs/x"]) == errno.ENOSPC
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.print", unwritable)
+    monkeypatch.setattr(worker.traceback, "print_exc", unwritable)
+    assert worker.main(["runs/x"]) == errno.ENOSPC
 
 
 def test_interruption_keeps_the_status_that_training_left(asked, monkeypatch, capsys):

@@ -13,6 +13,7 @@ def test_outcomes_say_how_a_task_ended():
     assert Outcome(TASK, -15).describe() == "killed by SIGTERM"
     assert "out of memory" in Outcome(TASK, -9).describe()
     assert Outcome(TASK, -250).describe() == "killed by signal 250"
+    assert Outcome(TASK, 28).describe() == "no space was left on the disk"
     assert Outcome(TASK, 1, message="no such file").describe() == "no such file"
 
 
