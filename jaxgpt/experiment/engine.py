@@ -276,6 +276,8 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
             }
             for one in run.evaluations
         ],
+        "may_diverge": run.may_diverge,
+        "study": run.study,
     }
     try:
         run.folder.path.mkdir(parents=True, exist_ok=True)

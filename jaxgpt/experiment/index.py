@@ -37,9 +37,7 @@ class Listed:
         return cls(run.name, run.kind, run.variant, run.seed, wanted, run.folder, run.may_diverge, run.study)
 
     def is_finished(self) -> bool:
-        diverged = self.may_diverge and bool(self.folder.status().get("diverged"))
-        pruned = bool(self.study) and self.folder.pruned_by == self.study
-        return diverged or pruned or self.folder.is_finished(self.wanted)
+        return self.folder.is_finished(self.wanted, self.may_diverge, self.study)
 
     def state(self) -> str:
         """That of its folder, but for a run that was trained earlier and is asked for more. A folder that cannot be

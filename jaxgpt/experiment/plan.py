@@ -91,8 +91,8 @@ class Run:
         return self.folder.path.name
 
     def is_finished(self) -> bool:
-        done = self.diverged or self.pruned
-        return done or self.folder.is_finished([evaluation.hash for evaluation in self.evaluations])
+        wanted = [evaluation.hash for evaluation in self.evaluations]
+        return self.folder.is_finished(wanted, self.may_diverge, self.study)
 
     def state(self) -> State:
         """The state of its folder, finished only with all evaluations that are wanted now."""
@@ -102,7 +102,7 @@ class Run:
     @property
     def diverged(self) -> bool:
         """Whether the loss stopped being a number, where that is a result."""
-        return self.may_diverge and bool(self.folder.status().get("diverged"))
+        return self.may_diverge and self.folder.diverged
 
     @property
     def pruned(self) -> bool:

@@ -131,9 +131,27 @@ class RunFolder:
         """Whether training came to its end."""
         return self.status().get("state") in ("trained", "finished")
 
-    def is_finished(self, wanted: Collection[str]) -> bool:
-        """Trained to the end, with every evaluation of these hashes done."""
+    def is_finished(self, wanted: Collection[str], may_diverge: bool = False, study: str = "") -> bool:
+        """Trained to the end, with every evaluation of these hashes done.
+
+        Args:
+          may_diverge: whether a loss that stopped being a number is a result, too.
+          study: the search of which it is a trial, which may have ended it before its time.
+        """
+        if (may_diverge and self.diverged) or (study and self.pruned_by == study):
+            return True
         return self.is_trained() and set(wanted) <= set(self.evaluations())
+
+    def has_all_it_was_asked(self) -> bool:
+        """Whether nothing of request.json is left to do."""
+        request = self.request()
+        wanted = [one["hash"] for one in request.get("evaluations", ())]
+        return self.is_finished(wanted, request.get("may_diverge", False), request.get("study", ""))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss stopped being a number."""
+        return bool(self.status().get("diverged"))
 
     def curve(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl by step. After an interruption steps may have been repeated: the last line of each

@@ -39,12 +39,18 @@ PATIENCE = 10.0
 def execute(path: Path, patience: float = PATIENCE) -> None:
     """Do what the folder asks for and lacks. Raises UserError, and what a bug raises; status.json then says so, too."""
     folder = RunFolder(path)
-    request = folder.request()
-    if not request:
+    if not folder.request():
         raise UserError(f"{path}: has no request.json; start runs with experiments/run.py")
-    with locked(path, wait=patience), _attempt(folder):
-        (_baseline if request["kind"] == "baseline" else _model)(folder, request)
-        folder.update_status(state="finished", message=None)
+    with locked(path, wait=patience):
+        # Asked only now: a predecessor that was waited for may have left nothing to do, or nothing to try again.
+        if folder.has_all_it_was_asked():
+            return
+        if (held := folder.quarantined()) is not None:
+            raise UserError(f"{path}: has failed ({held.message}); `experiments/run.py retry` lets it start again")
+        with _attempt(folder):
+            request = folder.request()
+            (_baseline if request["kind"] == "baseline" else _model)(folder, request)
+            folder.update_status(state="finished", message=None)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,24 @@ def test_finished_is_trained_with_every_evaluation(tmp_path, state, evaluated, f
     assert RunFolder(tmp_path).is_finished(["a", "b"]) is finished
 
 
+@pytest.mark.parametrize(
+    ("status", "asked", "finished"),
+    [
+        ({"state": "failed", "diverged": True}, {"may_diverge": True}, True),
+        ({"state": "failed", "diverged": True}, {}, False),
+        ({"state": "interrupted", "pruned": "s"}, {"study": "s"}, True),
+        ({"state": "interrupted", "pruned": "s"}, {"study": "t"}, False),
+        ({"state": "interrupted"}, {"study": ""}, False),
+        ({"state": "trained"}, {}, True),
+    ],
+)
+def test_a_run_that_ended_early_may_have_all_it_was_asked(tmp_path, status, asked, finished):
+    run = folder(tmp_path, status__json=status, request__json={"evaluations": [{"hash": "a"}], **asked})
+    write(tmp_path / "evaluation.json", {"a": {}})
+    assert run.has_all_it_was_asked() is finished
+    assert run.is_finished(["a"], **{"may_diverge": False, "study": "", **asked}) is finished
+
+
 def test_running_without_a_process_is_interrupted(tmp_path):
     run = folder(tmp_path, status__json={"state": "running"})
     assert run.state() == "interrupted"

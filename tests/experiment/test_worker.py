@@ -53,6 +53,7 @@ def test_trains_evaluates_and_repeats_nothing(asked, monkeypatch):
     before = (rope.folder.path / "evaluation.json").read_bytes()
     worker.execute(rope.folder.path)
     assert (rope.folder.path / "evaluation.json").read_bytes() == before
+    assert len(rope.folder.attempts()) == 1, "with nothing to do, nothing was begun"
 
     more = asked("evaluate.protocols.fixed_target.multiples=[0.25,1]").runs[1]
     assert more.folder.path == rope.folder.path
@@ -73,6 +74,7 @@ def test_weights_are_trained_on_and_measured_at_the_same_contexts(toy, asked):
     with pytest.raises(CheckpointError, match=r"is no run folder|is at step 0 of 4; train it to its end first"):
         worker.execute(tuned.folder.path)
     worker.execute(rope.folder.path)
+    tuned.folder.release()
     worker.execute(tuned.folder.path)
     assert tuned.is_finished()
     assert tuned.folder.status()["step"] == 2
@@ -137,6 +139,15 @@ def test_a_second_writer_is_kept_out(asked):
     with locked(rope.folder.path), pytest.raises(Locked, match=f"process {os.getpid()}"):
         worker.execute(rope.folder.path, patience=0.2)
     assert not rope.folder.status()
+
+
+def test_what_has_failed_under_another_launcher_is_not_tried_again(asked, monkeypatch):
+    rope = asked().runs[1]
+    rope.folder.quarantine("the loss is nan")
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("tried again"))
+    with pytest.raises(UserError, match=r"has failed \(the loss is nan\); `experiments/run\.py retry`"):
+        worker.execute(rope.folder.path)
+    assert rope.folder.attempts() == []
 
 
 def test_a_folder_without_a_request(tmp_path):
