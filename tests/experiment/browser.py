@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.needs import is_missing
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -29,10 +29,7 @@ LAUNCH = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os
 def require_chromium() -> None:
     """Skip the test where there is no Chromium, which CI must have."""
     if CHROMIUM is None:
-        message = "Chromium is not installed: install the package chromium to check pages in a browser"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        is_missing("Chromium is not installed: install the package chromium to check pages in a browser")
 
 
 class Browser:
