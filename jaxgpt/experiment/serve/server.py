@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, unquote
 from rich.console import Console
 from rich.text import Text
 
-from jaxgpt.errors import UserError
+from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.experiment.serve.watch import NotFound, Store
 
 if TYPE_CHECKING:
@@ -153,11 +153,11 @@ def _listen(host: str, port: int, server: Server) -> ThreadingHTTPServer:
     try:
         return Listener((host, port), Handler)
     except socket.gaierror:
-        raise UserError(
+        raise ConfigError(
             f"--host {host}: is no address of this machine; leave it out to serve this machine alone"
         ) from None
     except OverflowError:
-        raise UserError(f"--port {port}: must be 0 to 65535") from None
+        raise ConfigError(f"--port {port}: must be 0 to 65535") from None
     except OSError as error:
         way_out = "choose another with --port, or an address of this machine with --host"
         raise UserError(f"port {port} of {host} cannot be had ({error.strerror}); {way_out}") from None

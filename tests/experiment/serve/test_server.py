@@ -186,16 +186,17 @@ def test_a_port_in_use_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        ({"port": 99999}, "--port 99999: must be 0 to 65535"),
-        ({"host": "no.such.host.invalid"}, "--host no.such.host.invalid"),
-        ({"host": "192.0.2.1", "port": 0}, "--host"),
+        ({"port": 99999}, "--port 99999: must be 0 to 65535", 2),
+        ({"host": "no.such.host.invalid"}, "--host no.such.host.invalid", 2),
+        ({"host": "192.0.2.1", "port": 0}, "--host", 1),
     ],
 )
-def test_an_address_that_cannot_be_had(tmp_path: Path, arguments: dict, words: str):
-    with pytest.raises(UserError, match=words):
+def test_an_address_that_cannot_be_had(tmp_path: Path, arguments: dict, words: str, code: int):
+    with pytest.raises(UserError, match=words) as raised:
         Server(tmp_path, **arguments)
+    assert raised.value.exit_code == code
 
 
 def test_no_folder_of_runs(tmp_path: Path):
