@@ -211,7 +211,12 @@ class _Overseer:
                 return "done"
         except UserError:  # a file that cannot be read: its worker says so
             return "free"
-        return "barred" if run.folder.quarantined() is not None or run.folder.cancelled else "free"
+        if run.folder.quarantined() is not None or run.folder.cancelled:
+            return "barred"
+        with contextlib.suppress(UserError):  # on a full disk: it is told when the run has ended
+            if not _is_asked(run):
+                self.ask(run)
+        return "free"
 
     def on_event(self, event: Event) -> None:
         self._follow(event)
@@ -236,7 +241,7 @@ class _Overseer:
     def _ended(self, run: Run, outcome: Outcome) -> None:
         """A run that was ended once too often goes into quarantine; one that failed by itself has gone there itself,
         unless it could not."""
-        stopped = outcome.code is None or self.executor.interrupted or run.folder.cancelled
+        stopped = outcome.code is None or outcome.ok or self.executor.interrupted or run.folder.cancelled
         stopped = stopped or run.name in self._hopeless
         if not (stopped or run.is_finished() or run.folder.quarantined()):
             with contextlib.suppress(UserError):  # on a full disk: it is told at the end, and tried again next time
@@ -288,6 +293,12 @@ def _ask(plan: Plan, run: Run, sizes: Mapping[str, Size]) -> None:
         run.folder.update_status(state="interrupted", message=None)
 
 
+def _is_asked(run: Run) -> bool:
+    """Whether its folder asks for what is wanted of the run: another launcher may have come to want something else."""
+    asked = {one["hash"] for one in run.folder.request().get("evaluations", ())}
+    return asked == {one.hash for one in run.evaluations}
+
+
 def _failure(run: Run, outcome: Outcome) -> Failure:
     """Why a run is not finished."""
     if (held := run.folder.quarantined()) is not None:
@@ -303,7 +314,8 @@ def _words(run: Run, outcome: Outcome) -> str:
     if status.get("state") == "failed" and status.get("message"):
         return status["message"]
     if outcome.ok:
-        return "ended without finishing its evaluations"
+        other = "" if _is_asked(run) else "; another launcher asked for others in the meantime"
+        return f"ended without finishing its evaluations{other}; the same command goes on with it"
     said = tail(run.folder.log, 1)
     if not outcome.from_outside and said.startswith("error: "):
         return said.removeprefix("error: ")

@@ -27,6 +27,9 @@ if fault == "exit": print("about to fail"); sys.exit(1)
 if fault == "kill": os.kill(os.getpid(), 9)
 if fault == "told":
     json.dump({"state": "failed", "message": "the loss is nan"}, open(folder + "/status.json", "w")); sys.exit(1)
+if fault == "overruled":
+    request["evaluations"] = [{"hash": "another", "variant": "rope"}]
+    json.dump(request, open(folder + "/request.json", "w"))
 wanted = [] if fault == "lazy" else request["evaluations"]
 measured = lambda one: {"hash": one["hash"], "variant": one["variant"], "measurements": [], "seconds": 0.1}
 json.dump({one["hash"]: measured(one) for one in wanted}, open(folder + "/evaluation.json", "w"))
@@ -84,8 +87,9 @@ def test_failures_are_kept_apart_and_named(toy):
         ("rope", 0): "exit code 1",
         ("alibi", 0): "killed by SIGKILL (out of memory?)",
         ("rope", 1): "the loss is nan",
-        ("alibi", 1): "ended without finishing its evaluations",
+        ("alibi", 1): "ended without finishing its evaluations; the same command goes on with it",
     }
+    assert [(run.variant, run.seed) for run in engine.pending(plan)] == [("alibi", 1)], "it did not fail"
     assert not executed.interrupted
 
 
@@ -207,6 +211,22 @@ def test_what_begins_with_failed_weights_is_not_run(toy, capsys):
     plan.runs[1].folder.release()
     assert len(execute(plan, sizes=sizes).finished) == 2
     assert started(plan)["tuned", 1] == 1
+
+
+def test_two_launchers_that_want_other_evaluations_both_get_theirs(toy, monkeypatch):
+    plan = toy.plan(seeds=1)
+    other = toy.plan(["evaluate.protocols.fixed_target.multiples=[0.25,1]"], seeds=1)
+    assert plan.runs[1].folder.path == other.runs[1].folder.path
+    ready = Pool.run
+    monkeypatch.setattr(Pool, "run", lambda *given: engine._ask(other, other.runs[1], SIZES) or ready(*given))
+    assert len(execute(plan).finished) == 3
+    monkeypatch.undo()
+    executed = execute(other, {("rope", 0): "overruled"})
+    assert [one.message for one in executed.failures] == [
+        "ended without finishing its evaluations; another launcher asked for others in the meantime; "
+        "the same command goes on with it"
+    ]
+    assert len(execute(other).finished) == 1
 
 
 def test_a_run_that_another_launcher_executes_is_waited_for(toy):
