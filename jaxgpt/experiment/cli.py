@@ -145,7 +145,7 @@ class _Call:
             return verbs.status(*self._listed(), self.directory, self.console, options.once)
         if verb == "cancel":
             return verbs.cancel(*self._listed(needed=False), self.directory, self.console)
-        if verb == "retry":
+        if verb in ("retry", "report"):
             self._go_on()
         return self._planned(verb)(self.work())
 

@@ -106,8 +106,9 @@ def make_work(
     search = wanted.of(experiment, plan.scale, tune)
     if search is None:
         return _with_trials(plan, tune, where)
-    searched = look(plan, search, pairs)
-    if not searched.subjects:  # all weights are given
+    asked = _to_be_chosen_for(plan, where, search.space)
+    searched = look(plan, search, pairs, [arm.name for arm in asked.arms])
+    if not searched.subjects:  # all weights are given, or none of those asked for is searched
         return Work(plan, where=where)
     if searched.decided:
         plan = planned(with_points(experiment, searched.points))
@@ -121,7 +122,7 @@ def _with_trials(plan: Plan, tune: bool | None, where: Where | None) -> Work:
         tuning = plan.experiment.tuning or Tuning()
     if tuning is None:
         return Work(plan, where=where)
-    asked = _to_be_chosen_for(plan, where)
+    asked = _to_be_chosen_for(plan, where, ("train.learning_rate",))
     trials = grid_plan(asked, tuning)
     if not trials.runs:  # all weights are given
         return Work(plan, where=where)
@@ -129,10 +130,11 @@ def _with_trials(plan: Plan, tune: bool | None, where: Where | None) -> Work:
     return Work(with_rates(plan, choices) if choices else plan, trials, choices, where)
 
 
-def _to_be_chosen_for(plan: Plan, where: Where | None) -> Plan:
-    """The runs that a filter asks for, whatever their state and learning rate: both are those of the rate chosen."""
+def _to_be_chosen_for(plan: Plan, where: Where | None, chosen: Collection[str]) -> Plan:
+    """The runs that a filter asks for, whatever their state and the settings to be chosen: both are those of what is
+    chosen."""
     terms = () if where is None else where.terms
-    lasting = tuple(one for one in terms if one.key not in ("state", "train.learning_rate"))
+    lasting = tuple(one for one in terms if one.key != "state" and one.key not in chosen)
     return select(plan, Where(lasting)) if lasting else plan
 
 
@@ -219,6 +221,22 @@ def forecast(plan: Plan, targets: Sequence[str], console: Console) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class Left:
+    """What is not finished of runs that were started: what failed, and how many were cancelled."""
+
+    failures: Sequence[Failure] = ()
+    cancelled: int = 0
+
+    @property
+    def code(self) -> int:
+        """The exit code that says so."""
+        return 1 if self.failures else Interrupted.exit_code if self.cancelled else 0
+
+    def __add__(self, other: Left) -> Left:
+        return Left((*self.failures, *other.failures), self.cancelled + other.cancelled)
+
+
+@dataclasses.dataclass(frozen=True)
 class Session:
     """How runs are started. `options`: those that name the runs, for the index; `formats`: what the report is written
     as, beside CSV and PNG."""
@@ -231,29 +249,29 @@ class Session:
 
     def run(self, work: Work, report: bool) -> int:
         """Run what is pending, trials first, and report; the exit code."""
-        failures: Sequence[Failure] = ()
+        left = Left()
         without: Sequence[Failure] = ()  # trials of a search that failed: it does without them
         if work.searched is not None:
             without, work = self._search(work, work.searched)
         elif work.trials is not None and work.undecided:
             self.console.print("choosing learning rates")
-            failures = self._run(work, work.trials)
-            if not failures:
+            left = self._run(work, work.trials)
+            if not left.code:
                 work = _with_trials(work.plan, True, work.where)
         try:
-            if not failures:
+            if not left.code:
                 _warn(work, self.console)
-                failures = self._run(work, work.selected)
+                left = self._run(work, work.selected)
                 if report:
                     _report(work, self.command, self.console, self.formats)
         finally:
-            print_failures([*without, *failures], self.console)
-        return 1 if without or failures else 0
+            print_failures([*without, *left.failures], self.console)
+        return 1 if without else left.code
 
     def search(self, work: Work) -> int:
         """Try what is not tried yet, and show the best; the exit code."""
         if work.searched is None:
-            self.console.print("all weights are given; there is nothing to search")
+            self.console.print("all weights are given, or --where names no variant of the search: nothing to search")
             return 0
         failures, _ = self._search(work, work.searched)
         print_failures(failures, self.console)
@@ -301,7 +319,7 @@ class Session:
 
     def retry(self, work: Work) -> int:
         """Start what failed once more, and what waits for its weights; the exit code."""
-        failures: Sequence[Failure] = ()
+        left = Left()
         for plan in work.plans:
             held = engine.to_retry(plan)
             if not held:
@@ -312,14 +330,14 @@ class Session:
                 self.console.print(words, soft_wrap=True)
                 one.run.folder.release()
             runs = tuple(run for run in plan.runs if run.name in names or run.after in names)
-            failures = [*failures, *self._run(work, dataclasses.replace(plan, runs=runs))]
-        if not any(engine.quarantined(plan) for plan in work.plans) and not failures:
+            left += self._run(work, dataclasses.replace(plan, runs=runs))
+        if not any(engine.quarantined(plan) for plan in work.plans) and not left.failures:
             self.console.print("nothing has failed (any more); `run` goes on with what is not finished")
-        print_failures(failures, self.console)
-        return 1 if failures else 0
+        print_failures(left.failures, self.console)
+        return left.code
 
-    def _run(self, work: Work, plan: Plan) -> Sequence[Failure]:
-        """Execute what is pending; what is not finished after that, and why. Raises Interrupted when told to stop."""
+    def _run(self, work: Work, plan: Plan) -> Left:
+        """Execute what is pending; what is not finished after that. Raises Interrupted when told to stop."""
         sizes = engine.prepare(plan)
         waiting, held = engine.pending(plan), engine.quarantined(plan)
         where = f"{plan.experiment.name}, scale {plan.scale.name}"
@@ -330,7 +348,7 @@ class Session:
         if not waiting:
             if not held:
                 self.console.print(Text(f"{where}: all {len(plan.runs)} runs are finished"), soft_wrap=True)
-            return held
+            return Left(held)
         executor = self.executor.make(needs_of(plan, sizes), plan.directory)
         everything = listed([work.plan] if work.trials is None else [work.trials, work.plan])
         write_index(plan.directory, Index(self.options, encode(self.executor), everything, self.command))
@@ -341,7 +359,7 @@ class Session:
             raise Interrupted(f"{where}: interrupted; the same command goes on from what was saved")
         if executed.cancelled:
             self.console.print(f"{where}: {len(executed.cancelled)} runs were cancelled; `run` goes on with them")
-        return [*held, *executed.failures]
+        return Left([*held, *executed.failures], len(executed.cancelled))
 
 
 # --------------------------------------------------------------------------------------------------------------- report

@@ -123,6 +123,7 @@ def test_what_failed_waits_for_retry(run, toy):
     assert "2 of 2 runs to do" in out
     assert "5 runs: 5 finished" in run("status", "--exp", "toy")[1]
     assert "nothing has failed" in run("retry", *SMALL)[1]
+    assert run("report", "--exp", "toy")[0] == 0, "of what was started last"
 
 
 def test_what_failed_in_an_older_version_is_retried_too(run, toy):
@@ -163,6 +164,17 @@ def test_cancel_marks_what_is_not_finished(run, toy):
     longer = (*SMALL, "--set", "evaluate.protocols.fixed_target.multiples=[0.25,1]")
     assert "4 are not started" in run("cancel", *longer)[1], "the baseline of these is new"
     assert run(*longer)[0] == 0
+
+
+def test_a_sweep_with_cancelled_runs_is_reported_and_says_so_by_its_exit_code(run, toy, monkeypatch):
+    ready = Pool.run
+    first, second = toy.plan(seeds=1).runs[1:]
+    monkeypatch.setattr(Pool, "run", lambda *given: second.folder.cancel() or ready(*given))
+    code, out, _ = run(*SMALL, "--seeds", "1")
+    assert (code, "1 runs were cancelled; `run` goes on with them" in out) == (130, True)
+    assert (first.is_finished(), second.is_finished()) == (True, False)
+    assert "not finished" in (toy.runs / "toy" / "report" / "report.md").read_text()
+    monkeypatch.undo()
 
 
 def test_cancel_and_clean_take_no_more_than_is_named(run, toy):

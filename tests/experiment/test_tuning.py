@@ -170,6 +170,20 @@ def test_from_the_command_line(toy, monkeypatch, capsys):
     assert sorted(done[7:]) == ["alibi", "rope"]
 
 
+def test_without_its_trials_there_is_no_comparison(toy, monkeypatch, capsys):
+    executed = []
+
+    def cancelled(plan, *_):
+        executed.append({run.variant.split("-")[0] for run in plan.runs})
+        return Executed((), (), plan.runs, False)
+
+    monkeypatch.setattr(engine, "execute", cancelled)
+    arguments = ["--exp", "toy", "--scale", "small", "--runs-dir", str(toy.runs), "--tune"]
+    assert cli.main(arguments, toy.experiments, toy.configs) == 130
+    assert executed == [{"tuning"}]
+    assert "runs were cancelled; `run` goes on with them" in capsys.readouterr().out
+
+
 def test_a_scale_may_leave_it_out(toy, capsys):
     """Then only --tune asks for it."""
     file = toy.experiments / "toy.py"

@@ -233,10 +233,13 @@ class Searched:
         return f"no trial of {barren.variant} has a loss ({states}); change the space of search(), or fix what failed"
 
 
-def look(plan: Plan, search: Search, pairs: Sequence[tuple[str, Any]]) -> Searched:
-    """What the studies and run folders say of a search; nothing is changed. Raises ConfigError as `subjects` does."""
+def look(
+    plan: Plan, search: Search, pairs: Sequence[tuple[str, Any]], among: Collection[str] | None = None
+) -> Searched:
+    """What the studies and run folders say of a search, of all variants or of those named; nothing is changed. Raises
+    ConfigError as `subjects` does."""
     need_optuna()
-    wanted = subjects(plan, search, pairs)
+    wanted = [one for one in subjects(plan, search, pairs) if among is None or one.arm.name in among]
     steps = {one.study: one.config.train.steps for one in wanted}
     studies = open_studies(plan.directory, search, steps, create=False)
     return Searched(search, wanted, [_found(one, studies.get(one.study), search) for one in wanted])

@@ -4,6 +4,7 @@ Marked `extras`: they need Optuna.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -20,9 +21,13 @@ from rich.console import Console
 
 from jaxgpt.errors import DataError
 from jaxgpt.experiment import cli, engine
+from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
-from jaxgpt.experiment.search.points import look
+from jaxgpt.experiment.search.points import Wanted, look
 from jaxgpt.experiment.search.trials import Trials
+from jaxgpt.experiment.spec import load_experiment, load_scale
+from jaxgpt.experiment.verbs import make_work
+from jaxgpt.experiment.where import parse_where
 from jaxgpt.launch.executor.local import Pool
 from jaxgpt.launch.task import Slot
 from jaxgpt.lease import locked
@@ -409,6 +414,27 @@ def real(toy):
         )  # fmt: skip
 
     return start
+
+
+@pytest.mark.parametrize(
+    ("where", "searched"),
+    [
+        ("variant=rope", ["rope"]),
+        ("variant=yarn", ["rope"]),  # whose weights it uses
+        ("seed=0,state=pending", ["rope", "alibi"]),
+        ("variant=alibi,train.learning_rate<1e-9", ["alibi"]),  # a setting that is to be chosen
+    ],
+)
+def test_a_filter_restricts_a_search_to_the_variants_that_it_needs(toy, where, searched):
+    experiment = dataclasses.replace(
+        load_experiment("toy", toy.experiments), search=dataclasses.replace(ONE, variants=())
+    )
+    planned = functools.partial(
+        make_plan, scale=load_scale("small", toy.configs), configs=toy.configs, runs_dir=toy.runs
+    )
+    work = make_work(experiment, planned, (), None, Wanted(True), parse_where(where))
+    assert work.searched is not None
+    assert [one.arm.name for one in work.searched.subjects] == searched
 
 
 def test_a_real_search_killed_and_gone_on_with_ends_in_a_comparison(toy, real):
