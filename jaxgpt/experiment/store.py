@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import statistics
 from collections.abc import Collection
@@ -217,6 +218,15 @@ class RunFolder:
                 else:
                     found[-1] = dataclasses.replace(found[-1], **entry)
         return found
+
+    def fruitless_starts(self) -> int:
+        """How often in a row the job of a cluster that works on it was started and got no step further; 0 where no
+        cluster does."""
+        attempts, step = self.attempts(), int(self.progress().step)
+        if not (attempts and attempts[-1].job):
+            return 0
+        same = itertools.takewhile(lambda one: (one.job, one.step) == (attempts[-1].job, step), reversed(attempts))
+        return sum(1 for _ in same)
 
     def begin_attempt(self, attempt: Attempt) -> None:
         self._append({name: value for name, value in dataclasses.asdict(attempt).items() if value != ""})

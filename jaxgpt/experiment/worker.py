@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds to wait for a predecessor that is being killed to let go of the folder."""
 
+FRUITLESS = 5
+"""Starts of a job without a step further, after which it is not to be started again: a cluster would do so for ever."""
+
 
 def execute(path: Path, patience: float = PATIENCE) -> None:
     """Do what the folder asks for and lacks. Raises UserError, and what a bug raises; status.json then says so, too."""
@@ -65,6 +68,12 @@ def _attempt(folder: RunFolder) -> Iterator[None]:
         state = folder.status().get("state", "")
     except (Interrupted, KeyboardInterrupt):
         state = "interrupted"
+        if (times := folder.fruitless_starts()) >= FRUITLESS:
+            step = int(folder.progress().step)
+            message = f"was stopped {times} times in a row at step {step}; give it more time (executor.minutes)"
+            with contextlib.suppress(UserError):
+                folder.quarantine(message)
+            raise UserError(message) from None
         raise
     except Exception as error:
         state = "failed"

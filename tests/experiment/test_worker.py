@@ -134,6 +134,27 @@ def test_interruption_keeps_the_status_that_training_left(asked, monkeypatch, ca
     capsys.readouterr()
 
 
+def test_a_job_that_gets_no_further_is_put_aside(asked, monkeypatch):
+    """Each start saves in time, but a cluster stops it before its first step."""
+    rope = asked().runs[1]
+
+    def stop(*_):
+        rope.folder.update_status(state="interrupted", step=2)
+        raise Interrupted("saved at step 2")
+
+    monkeypatch.setattr(loop, "train", stop)
+
+    def start(job):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        with pytest.raises(UserError) as raised:
+            worker.execute(rope.folder.path)
+        return str(raised.value)
+
+    assert {start(job) for job in [*6 * [""], *4 * ["7"], *4 * ["8"]]} == {"saved at step 2"}
+    assert start("8") == "was stopped 5 times in a row at step 2; give it more time (executor.minutes)"
+    assert (rope.folder.state(), rope.folder.attempts()[-1].state) == ("failed", "interrupted")
+
+
 def test_a_second_writer_is_kept_out(asked):
     rope = asked().runs[1]
     with locked(rope.folder.path), pytest.raises(Locked, match=f"process {os.getpid()}"):
