@@ -142,7 +142,8 @@ def open_studies(directory: Path, search: Search, steps: Mapping[str, int], crea
     Raises:
       UserError: the journal cannot be read or written.
     """
-    optuna, path = need_optuna(), directory / FOLDER / JOURNAL
+    # Optuna's lock is a link to the path it is given, whose age it asks for: that of one that leads nowhere has none.
+    optuna, path = need_optuna(), (directory / FOLDER / JOURNAL).resolve()
     if not create and not path.exists():
         return {}
     try:

@@ -5,6 +5,7 @@ Marked `extras`: they need Optuna.
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,16 @@ def test_a_full_disk_is_named_and_leaves_no_half_of_a_line(tmp_path, monkeypatch
     assert journal.read_text().startswith(whole)
     assert journal.read_text().endswith("\n")
     study(tmp_path).ask()
+
+
+def test_the_lock_of_a_killed_process_can_be_told_by_its_age(tmp_path, monkeypatch):
+    """Optuna waits for ever for a link that leads nowhere, as one from a relative path to itself does."""
+    monkeypatch.chdir(tmp_path)
+    with alone(Path("runs")):
+        study = open_studies(Path("runs"), SEARCH, {"a": 10})["a"]
+    lock = study._storage._backend._lock
+    lock.acquire()
+    [link] = tmp_path.glob("runs/search/*.lock")
+    assert link.is_symlink()
+    assert link.exists()
+    lock.release()
