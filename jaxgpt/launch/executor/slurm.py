@@ -44,6 +44,9 @@ from jaxgpt.registry import register
 TICK = 0.2
 """Seconds between events while nothing happens."""
 
+AWAY = 120.0
+"""Seconds to wait for a Slurm that takes no job while there is none to follow."""
+
 
 @register("slurm")
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +134,12 @@ class SlurmConfig(ExecutorConfig):
     def at_a_time(self, count: int) -> Self:
         return dataclasses.replace(self, array_parallelism=count)
 
-    def jobs(self, directory: Path) -> Mapping[str, Job]:
+    @classmethod
+    def jobs(cls, directory: Path) -> Mapping[str, Job]:
         return slurm.jobs(directory.resolve())
 
-    def cancel(self, directory: Path, names: Collection[str]) -> None:
+    @classmethod
+    def cancel(cls, directory: Path, names: Collection[str]) -> None:
         slurm.cancel(directory.resolve(), names)
 
 
@@ -221,6 +226,7 @@ class _Call:
         self._outcomes: dict[str, Outcome] = {}
         self._queue: Mapping[str, slurm.Job] | None = None
         self._asked: int | None = None  # how many had ended when there were no more tasks
+        self._away: float | None = None  # since when Slurm takes no jobs
 
     @property
     def busy(self) -> bool:
@@ -317,7 +323,7 @@ class _Call:
 
     def _submit(self, tasks: list[Task], parents: tuple[str, ...]) -> bool:
         """Submit tasks as one array. Whether Slurm took or refused them for good: false while it cannot answer. Raises
-        ConfigError where it refuses the first of a call."""
+        ConfigError where it refuses the first of a call, UserError where it has not answered in all of `AWAY`."""
         for task in tasks:
             if not self._retries.get(task.name):  # attempts are counted from here
                 attempt_path(self.directory, task.name).unlink(missing_ok=True)
@@ -325,17 +331,27 @@ class _Call:
         try:
             ids = submit(_options(self.config, self.needs), files.home(self.directory) / "submitit", jobs, parents)
         except Refused as error:
-            if not self.followed and not self._outcomes:
+            if error.passing:
+                self._wait_for_slurm(error)
+            elif not self.followed and not self._outcomes:
                 raise ConfigError(f"executor: Slurm refuses the jobs: {error}") from None
-            if not error.passing:
+            else:
                 for task in tasks:
                     self._finish(Outcome(task, None, message=f"Slurm refuses the job: {error}"))
             return not error.passing
+        self._away = None
         for task, job in zip(tasks, ids, strict=True):
             record = Submitted(task.name, job, time.time(), self._retries.get(task.name, 0))
             files.write(job_path(self.directory, task.name), record)
             self._follow(task, record)
         return True
+
+    def _wait_for_slurm(self, error: Refused) -> None:
+        """Slurm takes no job now. Raises UserError when that has lasted, and there is nothing else to wait for."""
+        now = time.monotonic()
+        self._away = now if self._away is None else self._away
+        if not self.followed and now - self._away > AWAY:
+            raise UserError(f"executor: Slurm takes no jobs: {error}; the same command tries again") from None
 
     def _wrapped(self, task: Task) -> Wrapped:
         return Wrapped(
@@ -411,7 +427,7 @@ class _Call:
         if name in self.unwanted:
             outcome = dataclasses.replace(outcome, message="stopped on request")
         elif cancelled and not outcome.ok:
-            outcome = dataclasses.replace(outcome, message="its Slurm job was cancelled")
+            outcome = dataclasses.replace(outcome, message="its Slurm job was cancelled", cancelled=True)
         elif outcome.code == BUSY:  # who does it is waited for by `look`
             self._take_back(one.task)
             return

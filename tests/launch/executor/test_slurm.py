@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from jaxgpt.config import decode, encode
-from jaxgpt.errors import ConfigError
+from jaxgpt.errors import ConfigError, UserError
 from jaxgpt.launch.executor.base import ExecutorConfig, Job, load_executor
 from jaxgpt.launch.executor.slurm import Slurm, SlurmConfig
 from jaxgpt.launch.executor.slurm_files import Submitted, job_path, read_submitted, write
@@ -208,6 +208,18 @@ def test_what_slurm_refuses_first_is_an_error_and_later_an_end(cluster, executor
     assert outcomes[0].code is None
     assert outcomes[0].describe() == "Slurm refuses the job: Job violates accounting policy"
     assert outcomes[1].ok
+
+
+def test_a_slurm_that_does_not_answer_is_waited_for_but_not_for_ever(cluster, executor, tmp_path, monkeypatch):
+    away = "Unable to contact slurm controller (connect failure)"
+    cluster.refusals = [away, away]
+    [outcome] = executor().run([task(tmp_path, "a", "")])
+    assert outcome.ok
+    monkeypatch.setattr("jaxgpt.launch.executor.slurm.AWAY", 0.0)
+    cluster.refusals = 100 * [away]
+    with pytest.raises(UserError, match=r"Slurm takes no jobs: Unable to contact .*; the same command") as raised:
+        executor().run([task(tmp_path, "b", "")])
+    assert raised.value.exit_code == 1
 
 
 def test_a_job_on_record_that_is_over_is_submitted_anew(cluster, executor, tmp_path):
