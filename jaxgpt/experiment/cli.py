@@ -142,9 +142,9 @@ class _Call:
 
             check_formats(options.export)
         if verb == "status":
-            return verbs.status(*self._listed(), self.directory, self.console, options.once)
+            return verbs.status(self._listed(), self.directory, self.console, options.once)
         if verb == "cancel":
-            return verbs.cancel(*self._listed(needed=False), self.directory, self.console)
+            return verbs.cancel(self._listed(needed=False), self.directory, self.console)
         if verb in ("retry", "report"):
             self._go_on()
         return self._planned(verb)(self.work())
@@ -159,10 +159,9 @@ class _Call:
             return lambda work: verbs.plan(work, executor, console)
         if verb == "report":
             return lambda work: verbs.report(work, self.command, console, options.export)
-        executor = self.executor()
         if verb == "clean":
-            return lambda work: verbs.clean(work, executor, self.directory, console, options.yes)
-        session = verbs.Session(executor, self.naming(), self.command, console, options.export)
+            return lambda work: verbs.clean(work, self.directory, console, options.yes)
+        session = verbs.Session(self.executor(), self.naming(), self.command, console, options.export)
         if verb == "search":
             return session.search
         if verb == "retry":
@@ -177,6 +176,7 @@ class _Call:
         """The options that name the runs, as they were given."""
         given = {name: getattr(self.options, name) for name in NAMING}
         given["scale"] = given["scale"] or SCALE
+        given["search"] = True if self.options.verb == "search" else given["search"]
         given["config"] = [str(path) for path in given["config"]]
         given["overrides"] = [one for one in given["overrides"] if not one.startswith("executor.")]
         return given
@@ -225,11 +225,10 @@ class _Call:
             options.executor, self.before = str(index.executor.get("type")), tuple(index.executor.items())
         return index
 
-    def _listed(self, needed: bool = True) -> tuple[Sequence[Listed], ExecutorConfig]:
-        """The runs asked about, with those that they need or without, and what executes them: as they were started
-        last, or from a plan."""
+    def _listed(self, needed: bool = True) -> Sequence[Listed]:
+        """The runs asked about, with those that they need or without: as they were started last, or from a plan."""
         index = self._go_on()
         if index is not None and self.options.where is None:
-            return index.runs, self.executor()
+            return index.runs
         work = self.work()
-        return listed(work.plans) if needed else [Listed.of(run) for run in work.named], self.executor()
+        return listed(work.plans) if needed else [Listed.of(run) for run in work.named]

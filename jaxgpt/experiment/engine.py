@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,14 +167,26 @@ def execute(
         tasks = [overseer.take(run) for run in runs]
         more = {} if source is None else {"more": overseer.more}
         outcomes = executor.run(tasks, overseer.on_event, overseer.look, **more)
-    runs = list(overseer.runs.values())
-    finished = [run for run in runs if run.is_finished()]
-    cancelled = [run for run in runs if run not in finished and run.folder.cancelled]
+    ended = dict(zip(overseer.runs, outcomes, strict=True))
+    finished, left = _parted(overseer.runs.values(), _is_finished)
+    cancelled, left = _parted(left, lambda run: overseer.is_cancelled(run, ended[run.name]))
     failures = []
     if not executor.interrupted:  # those that were told to stop go on where they saved
-        ended = zip(runs, outcomes, strict=True)
-        failures = [_failure(run, outcome) for run, outcome in ended if run not in (*finished, *cancelled)]
+        failures = [_failure(run, ended[run.name]) for run in left]
     return Executed(tuple(finished), tuple(failures), tuple(cancelled), executor.interrupted)
+
+
+def _parted(runs: Iterable[Run], belongs: Callable[[Run], bool]) -> tuple[list[Run], list[Run]]:
+    """The runs that belong, and the others."""
+    answers = [(run, belongs(run)) for run in runs]
+    return [run for run, yes in answers if yes], [run for run, yes in answers if not yes]
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether it is: one of whose files cannot be read is not."""
+    with contextlib.suppress(UserError):
+        return run.is_finished()
+    return False
 
 
 class _Overseer:
@@ -186,6 +198,7 @@ class _Overseer:
         self.executor, self.display, self.ask, self.source = executor, display, ask, source
         self._running: set[str] = set()
         self._hopeless: set[str] = set()
+        self._cancelled: set[str] = set()  # also where the next launcher has taken the mark away already
         self._looked = time.monotonic()
 
     def take(self, run: Run) -> Task:
@@ -220,7 +233,8 @@ class _Overseer:
 
     def on_event(self, event: Event) -> None:
         self._follow(event)
-        self.display.on_event(event)
+        with contextlib.suppress(UserError):  # of a file that cannot be read: the end of its run says so
+            self.display.on_event(event)
 
     def _follow(self, event: Event) -> None:
         if event.task is not None and event.kind == "started":
@@ -231,6 +245,7 @@ class _Overseer:
         elif event.kind == "tick" and time.monotonic() - self._looked >= 1.0:
             self._looked = time.monotonic()
             unwanted = {name for name in self._running if self.runs[name].folder.cancelled}
+            self._cancelled |= unwanted
             if self.source is not None:
                 hopeless = self.source.hopeless(self._running - self._hopeless - unwanted)
                 self._hopeless.update(hopeless)
@@ -238,12 +253,20 @@ class _Overseer:
             if unwanted:
                 self.executor.stop(unwanted)
 
+    def is_cancelled(self, run: Run, outcome: Outcome) -> bool:
+        """Whether a run was stopped on request, or not started because what it begins with was."""
+        if run.name in self._cancelled or run.folder.cancelled:
+            return True
+        before = self.runs.get(run.after)
+        return outcome.code is None and before is not None and self.is_cancelled(before, outcome)
+
     def _ended(self, run: Run, outcome: Outcome) -> None:
         """A run that was ended once too often goes into quarantine; one that failed by itself has gone there itself,
         unless it could not."""
-        stopped = outcome.code is None or outcome.ok or self.executor.interrupted or run.folder.cancelled
-        stopped = stopped or run.name in self._hopeless
-        if not (stopped or run.is_finished() or run.folder.quarantined()):
+        if outcome.cancelled:
+            self._cancelled.add(run.name)
+        stopped = outcome.code is None or outcome.ok or self.executor.interrupted or run.name in self._hopeless
+        if not (stopped or self.is_cancelled(run, outcome) or _is_finished(run) or run.folder.quarantined()):
             with contextlib.suppress(UserError):  # on a full disk: it is told at the end, and tried again next time
                 run.folder.quarantine(_words(run, outcome))
         if self.source is not None:
@@ -309,6 +332,14 @@ def _failure(run: Run, outcome: Outcome) -> Failure:
 
 
 def _words(run: Run, outcome: Outcome) -> str:
+    """What is wrong with a run, or with a file of it that cannot be read."""
+    try:
+        return _why(run, outcome)
+    except UserError as error:
+        return str(error)
+
+
+def _why(run: Run, outcome: Outcome) -> str:
     """The worker's own words where it left some, else how its process ended."""
     status = run.folder.status()
     if status.get("state") == "failed" and status.get("message"):

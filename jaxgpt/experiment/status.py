@@ -6,12 +6,14 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jaxgpt.errors import UserError
 from jaxgpt.experiment.index import Listed
 from jaxgpt.experiment.progress import duration
 from jaxgpt.launch.executor.base import Job
@@ -56,7 +58,12 @@ def line(run: Listed, job: Job | None = None) -> Line:
     message = held.message if held else progress.message or ""
     if state == "queued" and job is not None:
         message = message or f"job {job.id}: {job.reason or job.state}".lower()
-    done = folder.evaluations() if progress.state in ("trained", "finished") else {}
+    done: Mapping[str, Any] = {}
+    if progress.state in ("trained", "finished"):
+        try:
+            done = folder.evaluations()
+        except UserError as error:
+            message = message or str(error)
     running = state == "running"
     left = ""
     if running and progress.tokens_per_second and progress.step and progress.steps:

@@ -88,6 +88,7 @@ class Attempt:
     job: str = ""  # the cluster's name of it
     ended: str = ""
     state: str = ""  # in which it left the run
+    evaluations: int = 0  # that were there when it began
 
 
 class RunFolder:
@@ -219,13 +220,18 @@ class RunFolder:
                     found[-1] = dataclasses.replace(found[-1], **entry)
         return found
 
+    def reached(self) -> tuple[int, int]:
+        """Steps trained and evaluations done. Raises UserError where a file cannot be read."""
+        return int(self.progress().step), len(self.evaluations())
+
     def fruitless_starts(self) -> int:
-        """How often in a row the job of a cluster that works on it was started and got no step further; 0 where no
-        cluster does."""
-        attempts, step = self.attempts(), int(self.progress().step)
+        """How often in a row the job of a cluster that works on it was started and came no further; 0 where no cluster
+        does."""
+        attempts, now = self.attempts(), self.reached()
         if not (attempts and attempts[-1].job):
             return 0
-        same = itertools.takewhile(lambda one: (one.job, one.step) == (attempts[-1].job, step), reversed(attempts))
+        job = attempts[-1].job
+        same = itertools.takewhile(lambda one: (one.job, (one.step, one.evaluations)) == (job, now), reversed(attempts))
         return sum(1 for _ in same)
 
     def begin_attempt(self, attempt: Attempt) -> None:

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from jaxgpt.config import encode
+from jaxgpt.config import content_hash, encode
 from jaxgpt.errors import ConfigError, Interrupted, UserError
 from jaxgpt.experiment import clean as cleaning
 from jaxgpt.experiment import engine
@@ -30,10 +30,13 @@ from jaxgpt.experiment.search.points import Searched, Wanted, largest_plan, look
 from jaxgpt.experiment.search.tables import TRIALS, search_table, show_search, trial_rows, write_trials
 from jaxgpt.experiment.search.trials import Trials
 from jaxgpt.experiment.spec import Experiment, Tuning
-from jaxgpt.experiment.tuning import Choice, choose, grid_plan, with_rates
+from jaxgpt.experiment.tuning import Choice, choose, grid_plan, tuned, with_rates
 from jaxgpt.experiment.where import Where, check_exists, select
-from jaxgpt.launch.executor.base import ExecutorConfig
+from jaxgpt.launch.executor.base import ExecutorConfig, cancel_jobs, jobs_of
 from jaxgpt.lease import locked
+
+LONGEST = 100
+"""Characters of a folder's name."""
 
 # -------------------------------------------------------------------------------------------------- what there is to do
 
@@ -66,10 +69,7 @@ class Work:
         if where is None:
             return [run for plan in self.plans for run in plan.runs]
         trials = () if self.trials is None else self.trials.runs
-        return [
-            *(run for run in trials if self.searched is None or where.matches(run)),
-            *(run for run in self.selected.runs if where.matches(run)),
-        ]
+        return [*trials, *(run for run in self.selected.runs if where.matches(run))]
 
     @property
     def chosen(self) -> Collection[str]:
@@ -123,9 +123,9 @@ def _with_trials(plan: Plan, tune: bool | None, where: Where | None) -> Work:
     if tuning is None:
         return Work(plan, where=where)
     asked = _to_be_chosen_for(plan, where, ("train.learning_rate",))
-    trials = grid_plan(asked, tuning)
-    if not trials.runs:  # all weights are given
+    if not tuned(asked):  # all weights are given, or nothing asked for is trained
         return Work(plan, where=where)
+    trials = grid_plan(asked, tuning)
     choices = choose(asked, trials, tuning)
     return Work(with_rates(plan, choices) if choices else plan, trials, choices, where)
 
@@ -135,7 +135,11 @@ def _to_be_chosen_for(plan: Plan, where: Where | None, chosen: Collection[str]) 
     chosen."""
     terms = () if where is None else where.terms
     lasting = tuple(one for one in terms if one.key != "state" and one.key not in chosen)
-    return select(plan, Where(lasting)) if lasting else plan
+    if not lasting:
+        return plan
+    asked = select(plan, Where(lasting))
+    trained = {run.arm.name for run in asked.runs if run.kind == "model"}  # not that in whose text n-grams are counted
+    return dataclasses.replace(asked, arms=tuple(arm for arm in asked.arms if arm.name in trained))
 
 
 def stay_off_accelerators() -> None:
@@ -262,7 +266,7 @@ class Session:
             if not left.code:
                 _warn(work, self.console)
                 left = self._run(work, work.selected)
-                if report:
+                if report and (not left.cancelled or _has_results(work.selected)):
                     _report(work, self.command, self.console, self.formats)
         finally:
             print_failures([*without, *left.failures], self.console)
@@ -280,9 +284,9 @@ class Session:
     def _search(self, work: Work, searched: Searched) -> tuple[Sequence[Failure], Work]:
         """Go on with a search to its end: the trials that failed, and what there is to do then. Raises UserError where
         no point was found, and Interrupted."""
-        directory = work.plan.directory
+        directory, failed = work.plan.directory, ()
         if not searched.complete:
-            self._try(work.plan, searched)
+            failed = self._try(work.plan, searched)
             assert work.again is not None
             work = work.again()
             assert work.searched is not None
@@ -291,13 +295,15 @@ class Session:
             write_trials(directory / "report" / TRIALS, trial_rows(searched))
         self.console.print(search_table(searched))
         failures = engine.quarantined(searched.plan)
+        held = {one.run.name for one in failures}
+        failures += [one for one in failed if one.run.name not in held]  # on a full disk none could be put aside
         if not searched.decided:
             print_failures(failures, self.console)
             raise UserError(f"{directory}: {searched.why_undecided()}")
         return failures, work
 
-    def _try(self, plan: Plan, searched: Searched) -> None:
-        """Run trials until there are as many as wanted. Raises Interrupted when told to stop."""
+    def _try(self, plan: Plan, searched: Searched) -> Sequence[Failure]:
+        """Run trials until there are as many as wanted; those that failed. Raises Interrupted when told to stop."""
         largest = largest_plan(searched)
         sizes = engine.prepare(largest)
         executor = self.executor.make(needs_of(largest, sizes), plan.directory)
@@ -316,6 +322,7 @@ class Session:
         if executed.interrupted or executed.cancelled:
             how = "interrupted" if executed.interrupted else "cancelled"
             raise Interrupted(f"{where} {how}; the same command goes on from what was saved")
+        return executed.failures
 
     def retry(self, work: Work) -> int:
         """Start what failed once more, and what waits for its weights; the exit code."""
@@ -329,7 +336,10 @@ class Session:
                 words = Text.assemble((one.run.name, "bold"), f" failed: {one.message}; is started once more")
                 self.console.print(words, soft_wrap=True)
                 one.run.folder.release()
-            runs = tuple(run for run in plan.runs if run.name in names or run.after in names)
+            for run in plan.runs:  # parents stand before their children
+                if run.after in names:
+                    names.add(run.name)
+            runs = tuple(run for run in plan.runs if run.name in names)
             left += self._run(work, dataclasses.replace(plan, runs=runs))
         if not any(engine.quarantined(plan) for plan in work.plans) and not left.failures:
             self.console.print("nothing has failed (any more); `run` goes on with what is not finished")
@@ -371,13 +381,17 @@ def report(work: Work, command: str, console: Console, formats: Sequence[str]) -
     return 0
 
 
+def _has_results(plan: Plan) -> bool:
+    return any(run.kind == "model" and run.is_finished() for run in plan.runs)
+
+
 def _report(work: Work, command: str, console: Console, formats: Sequence[str]) -> None:
     """Write the report and print its essence. That of some runs has a folder of its own beside that of all."""
     from jaxgpt.experiment.collect import make_report, print_report
     from jaxgpt.experiment.report import write_report
 
     directory = work.plan.directory
-    name = "report" if work.where is None else re.sub(r"[^\w.=<>~|-]+", "_", f"report-{work.where}")
+    name = "report" if work.where is None else _file_name(f"report-{work.where}")
     if work.searched is not None and work.undecided:
         raise UserError(f"{directory}: {work.searched.why_undecided()}")
     if work.undecided:
@@ -388,23 +402,29 @@ def _report(work: Work, command: str, console: Console, formats: Sequence[str]) 
     print_report(written, index, console)
 
 
+def _file_name(words: str) -> str:
+    """Words as the name of a folder: its end, where they are many, is a hash of them all."""
+    name = re.sub(r"[^\w.=<>~|-]+", "_", words)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{content_hash(words)}"
+
+
 # ------------------------------------------------------------------------------------------------------- status, cancel
 
 
-def status(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, console: Console, once: bool) -> int:
+def status(runs: Sequence[Listed], directory: Path, console: Console, once: bool) -> int:
     """Show how far every run is."""
-    states.show(runs, lambda: executor.jobs(directory), console, watch=console.is_terminal and not once)
+    states.show(runs, lambda: jobs_of(directory), console, watch=console.is_terminal and not once)
     return 0
 
 
-def cancel(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, console: Console) -> int:
+def cancel(runs: Sequence[Listed], directory: Path, console: Console) -> int:
     """Ask those who execute these runs to stop, and a scheduler to forget those that wait."""
-    jobs = executor.jobs(directory)
-    there = [run for run in runs if run.folder.path.exists() and not run.is_finished() and run.state() != "failed"]
+    jobs = jobs_of(directory)
+    there = [run for run in runs if run.folder.path.exists() and run.state() not in ("finished", "failed")]
     busy = [run for run in there if run.name in jobs or run.state() == "running"]
     for run in there:  # those that wait for a slot of a launcher, too
         run.folder.cancel()
-    executor.cancel(directory, [run.name for run in busy if run.name in jobs])
+    cancel_jobs(directory, [run.name for run in busy if run.name in jobs])
     waiting = len(there) - len(busy)
     console.print(
         f"{len(busy)} runs are told to stop where they are, {waiting} are not started; `run` goes on with them"
@@ -415,12 +435,12 @@ def cancel(runs: Sequence[Listed], executor: ExecutorConfig, directory: Path, co
 # ---------------------------------------------------------------------------------------------------------------- clean
 
 
-def clean(work: Work, executor: ExecutorConfig, directory: Path, console: Console, yes: bool) -> int:
+def clean(work: Work, directory: Path, console: Console, yes: bool) -> int:
     """Remove run folders, after asking. Without a filter those go that neither the plan nor what was started last nor a
     scheduler's queue names."""
     if work.where is None:
         started = read_index(directory)
-        more = {*executor.jobs(directory), *(run.name for run in (started.runs if started else ()))}
+        more = {*jobs_of(directory), *(run.name for run in (started.runs if started else ()))}
         found = cleaning.unused(directory, [run for plan in work.plans for run in plan.runs], more)
     else:
         check_exists(work.plan, work.where)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxgpt.config import decode
-from jaxgpt.errors import Interrupted, TrainingError, UserError, first_line
+from jaxgpt.errors import Interrupted, PeerLost, TrainingError, UserError, first_line
 from jaxgpt.experiment.store import EVALUATION, Attempt, RunFolder, now
 from jaxgpt.files import write_json
 from jaxgpt.launch.machine import thread_environment
@@ -36,7 +37,7 @@ PATIENCE = 10.0
 """Seconds to wait for a predecessor that is being killed to let go of the folder."""
 
 FRUITLESS = 5
-"""Starts of a job without a step further, after which it is not to be started again: a cluster would do so for ever."""
+"""Starts of a job without a step or an evaluation more after which it is put aside: a cluster would go on for ever."""
 
 
 def execute(path: Path, patience: float = PATIENCE) -> None:
@@ -60,17 +61,18 @@ def execute(path: Path, patience: float = PATIENCE) -> None:
 def _attempt(folder: RunFolder) -> Iterator[None]:
     """Leave in the folder who worked on it, and how that ended: a run that failed by itself goes into quarantine."""
     job = os.environ.get("SLURM_JOB_ID", "")
-    step = int(folder.progress().step)
-    folder.begin_attempt(Attempt(socket.gethostname(), os.getpid(), now(), step, job))
+    step, evaluations = folder.reached()
+    folder.begin_attempt(Attempt(socket.gethostname(), os.getpid(), now(), step, job, evaluations=evaluations))
     state = ""
     try:
         yield
         state = folder.status().get("state", "")
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         state = "interrupted"
         if (times := folder.fruitless_starts()) >= FRUITLESS:
-            step = int(folder.progress().step)
-            message = f"was stopped {times} times in a row at step {step}; give it more time (executor.minutes)"
+            message = f"came no further in {times} starts: {first_line(error)}"
+            if not isinstance(error, PeerLost):
+                message += "; give it more time (executor.minutes)"
             with contextlib.suppress(UserError):
                 folder.quarantine(message)
             raise UserError(message) from None
@@ -80,7 +82,8 @@ def _attempt(folder: RunFolder) -> Iterator[None]:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
         told = {"diverged": True} if isinstance(error, TrainingError) else {}
         with contextlib.suppress(UserError):  # on a full disk: the launcher tries, too
-            folder.update_status(state="failed", message=message, **told)
+            if not folder.is_trained():  # else what was measured before remains a result
+                folder.update_status(state="failed", message=message, **told)
             folder.quarantine(message)
         raise
     finally:
@@ -195,6 +198,7 @@ def _evaluate(folder: RunFolder, wanted: dict[str, Any], scorer: Callable[[], Sc
 def main(arguments: list[str]) -> int:
     """Exit code of `execute`; a message for what the user can mend, the traceback of anything else."""
     path, together = Path(arguments[0]), "--processes" in arguments[1:]
+    _stop_at_sigterm(path)
     try:
         if not together:
             execute(path)
@@ -217,6 +221,16 @@ def main(arguments: list[str]) -> int:
 
         leave(code)
     return code
+
+
+def _stop_at_sigterm(path: Path) -> None:
+    """Have SIGTERM end whatever is done beside training, which saves first: finished evaluations are kept."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise Interrupted(f"{path}: stopped; run again to go on")
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _code(error: Exception, code: int) -> int:

@@ -66,6 +66,7 @@ class Outcome:
     seconds: float = 0.0  # of its attempts together
     message: str = ""  # why it was not started, or what ended it, where the code does not say
     attempts: int = 1
+    cancelled: bool = False  # the scheduler was asked to end it: that is no failure
 
     @property
     def ok(self) -> bool:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from jaxgpt.experiment import cli, engine
+from jaxgpt.launch.executor.base import Job
 from jaxgpt.launch.executor.local import LocalConfig, Pool
+from jaxgpt.launch.executor.slurm import SlurmConfig
 
 WORKER = """
 import json, sys
@@ -175,6 +177,71 @@ def test_a_sweep_with_cancelled_runs_is_reported_and_says_so_by_its_exit_code(ru
     assert (first.is_finished(), second.is_finished()) == (True, False)
     assert "not finished" in (toy.runs / "toy" / "report" / "report.md").read_text()
     monkeypatch.undo()
+
+
+def test_where_all_runs_were_cancelled_there_is_nothing_to_report(run, toy, monkeypatch):
+    ready = Pool.run
+    runs = toy.plan(seeds=1).runs
+    monkeypatch.setattr(Pool, "run", lambda *given: [one.folder.cancel() for one in runs] and ready(*given))
+    code, out, err = run(*SMALL, "--seeds", "1")
+    assert (code, err, "3 runs were cancelled" in out) == (130, "", True)
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_run_from_status_and_cancel(run, toy):
+    run.failing = "alibi"
+    assert run("run", *SMALL)[0] == 1
+    [folder] = toy.runs.glob("toy/rope-seed0-*")
+    (folder / "evaluation.json").write_text('{"a": ')
+    [waiting] = toy.runs.glob("toy/alibi-seed1-*")
+    (waiting / "failed.json").unlink()
+    code, out, err = run("status", "--exp", "toy")
+    assert (code, err) == (0, "")
+    assert "5 runs: 2 failed, 1 pending, 2 finished" in out
+    assert "1 are not started" in run("cancel", "--exp", "toy")[1]
+    assert (waiting / "cancel").exists()
+
+
+def test_clean_and_cancel_ask_every_scheduler(run, toy, monkeypatch):
+    """What was started on Slurm before the last start is in its queue."""
+    assert run("run", *SMALL, "--set", "train.steps=8", "--seeds", "1")[0] == 0
+    queued = {path.parent.name for path in toy.runs.glob("toy/*/request.json")}
+    run.failing = "rope"
+    assert run("run", *SMALL, "--seeds", "1")[0] == 1
+    [interrupted] = toy.runs.glob("toy/rope-seed0-*/failed.json")
+    interrupted.unlink()
+    names = {*queued, interrupted.parent.name}
+    monkeypatch.setattr(SlurmConfig, "jobs", lambda directory: {name: Job("7", "PENDING") for name in names})
+    told = []
+    monkeypatch.setattr(SlurmConfig, "cancel", lambda directory, given: told.extend(given))
+    assert "nothing to remove" in run("clean", *SMALL, "--seeds", "1", "--yes")[1]
+    assert run("cancel", "--exp", "toy")[0] == 0
+    assert told == [interrupted.parent.name]
+
+
+def test_a_long_filter_has_a_short_folder(run, toy):
+    where = "variant=" + "|".join(["rope", "alibi"] * 30)
+    for _ in range(2):
+        assert run(*SMALL, "--where", where)[0] == 0
+    [folder] = (toy.runs / "toy").glob("report-variant=rope*")
+    assert len(folder.name) < 120
+    assert (folder / "index.html").exists()
+
+
+def test_to_count_n_grams_no_learning_rate_is_tried(run, toy):
+    code, out, _ = run("plan", *SMALL, "--tune", "--where", "kind=baseline")
+    assert (code, "1 runs (1 seed, baseline included)" in out, "tuning-" in out) == (0, True, False)
+
+
+def test_what_waits_for_weights_that_failed_is_retried_with_all_that_waits_for_it(run, toy):
+    toy.add()
+    toy.add(
+        '        Variant("more", {"train": {"steps": 2}, "data": {"sequence_length": 32}}, parent="tuned"),\n    ]\n'
+    )
+    run.failing = "rope"
+    assert run("run", *SMALL, "--seeds", "1")[0] == 1
+    run.failing = "none"
+    assert run("retry", "--exp", "toy")[0] == 0
+    assert "5 runs: 5 finished" in run("status", "--exp", "toy")[1]
 
 
 def test_cancel_and_clean_take_no_more_than_is_named(run, toy):

@@ -1,5 +1,6 @@
 """The engine with a worker that only pretends: what is started, what is skipped, what is said of failures."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,8 +15,9 @@ from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment import engine
 from jaxgpt.experiment.estimate import Size
 from jaxgpt.files import write_json
+from jaxgpt.launch.executor.base import Executor
 from jaxgpt.launch.executor.local import Pool
-from jaxgpt.launch.task import Slot
+from jaxgpt.launch.task import Event, Outcome, Slot
 from jaxgpt.lease import locked
 
 WORKER = """
@@ -263,10 +265,113 @@ def test_what_begins_with_weights_that_another_launcher_gave_up_is_not_run(toy, 
     executed = execute(plan, sizes=sizes)
     assert started(plan)["rope", 0] == started(plan)["tuned", 0] == 0
     messages = {(one.run.variant, one.run.seed): one.message for one in executed.failures}
-    left = {} if how == "cancelled" else {("rope", 0): "the loss is not a number"}
-    assert messages == {**left, ("tuned", 0): f"not run, because {plan.runs[1].name} did not succeed"}
-    assert [run.name for run in executed.cancelled] == ([plan.runs[1].name] if how == "cancelled" else [])
+    reason = f"not run, because {plan.runs[1].name} did not succeed"
+    left = {("rope", 0): "the loss is not a number", ("tuned", 0): reason}
+    assert messages == ({} if how == "cancelled" else left)
+    both = [plan.runs[1].name, plan.runs[3].name]
+    assert [run.name for run in executed.cancelled] == (both if how == "cancelled" else [])
     assert plan.runs[3].folder.quarantined() is None
+
+
+SAVES = """
+import signal, sys, time
+folder = sys.argv[1]
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.0), open(folder + "/saved", "w"), sys.exit(130)))
+open(folder + "/up", "w")
+time.sleep(60)
+"""
+
+
+def meanwhile(happens):
+    """Do something beside what follows."""
+    thread = threading.Thread(target=happens, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.02)
+
+
+def test_a_cancelled_run_that_another_launcher_goes_on_with_did_not_fail(toy):
+    """The mark that cancelled it is gone when it has saved."""
+    plan = toy.plan(seeds=1)
+    run = plan.runs[1]
+
+    def command(one):
+        return [sys.executable, "-S", "-c", SAVES if one is run else WORKER, str(one.folder.path), "none"]
+
+    def elsewhere():
+        until((run.folder.path / "up").exists)
+        run.folder.cancel()
+        time.sleep(1.3)
+        run.folder.go_on()
+
+    thread = meanwhile(elsewhere)
+    executed = engine.execute(
+        plan, Pool([Slot(), Slot()], interval=0.02, retries=2), SIZES, Console(quiet=True), command
+    )
+    thread.join()
+    assert [one.name for one in executed.cancelled] == [run.name]
+    assert (executed.failures, run.folder.quarantined()) == ((), None)
+
+
+def test_a_job_that_was_cancelled_by_hand_did_not_fail(toy):
+    class ByHand(Executor):
+        parallel = 1
+
+        def run(self, tasks, on_event, look):
+            outcomes = [Outcome(task, 130, message="its Slurm job was cancelled", cancelled=True) for task in tasks]
+            for outcome in outcomes:
+                on_event(Event("ended", outcome.task, outcome))
+            return outcomes
+
+    plan = toy.plan(seeds=1)
+    executed = engine.execute(plan, ByHand(), SIZES, Console(quiet=True))
+    assert (len(executed.cancelled), executed.failures) == (3, ())
+    assert engine.pending(plan) == list(plan.runs)
+
+
+def test_a_file_that_becomes_unreadable_hides_no_other_run(toy):
+    plan = toy.plan(seeds=1)
+    bad = plan.runs[1]
+    breaks = "import sys; open(sys.argv[1] + '/status.json', 'w').write('{'); sys.exit(1)"
+
+    def command(run):
+        return [sys.executable, "-S", "-c", breaks if run is bad else WORKER, str(run.folder.path), "none"]
+
+    executed = engine.execute(plan, Pool([Slot()], interval=0.02), SIZES, Console(quiet=True), command)
+    assert [run.variant for run in executed.finished] == ["5-gram", "alibi"]
+    [failure] = executed.failures
+    assert "status.json" in failure.message
+
+
+def test_an_error_of_the_launcher_lets_the_runs_save(toy):
+    plan = toy.plan(seeds=1)
+    run = plan.runs[1]
+
+    class Full(engine.Source):
+        total = 2
+
+        def more(self, room):
+            if not run.folder.path.exists():
+                return [run]
+            until((run.folder.path / "up").exists)
+            raise UserError("search/journal.log: cannot be written")
+
+        def hopeless(self, names):
+            return ()
+
+    def command(run):
+        return [sys.executable, "-S", "-c", SAVES, str(run.folder.path)]
+
+    nothing = dataclasses.replace(plan, runs=())
+    with pytest.raises(UserError, match=r"journal\.log"):
+        engine.execute(
+            nothing, Pool([Slot(), Slot()], interval=0.02), SIZES, Console(quiet=True), command, source=Full()
+        )
+    assert (run.folder.path / "saved").exists()
 
 
 def test_an_unwritable_place_is_one_message(toy):

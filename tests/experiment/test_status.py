@@ -62,6 +62,15 @@ def test_what_ended_early_says_so_though_it_is_finished(toy):
     assert (found[diverged.name].state, found[diverged.name].message) == ("finished", "the loss is nan")
 
 
+def test_a_file_that_cannot_be_read_is_told_in_its_line(toy):
+    run = toy.plan().runs[1]
+    leave(run, state="finished", step=4, steps=4)
+    (run.folder.path / "evaluation.json").write_text('{"a": ')
+    line = shown([run])[run.name]
+    assert (line.state, line.evaluations) == ("failed", "0/2")
+    assert f"{run.folder.path / 'evaluation.json'}: " in line.message
+
+
 def test_a_trained_run_that_is_asked_for_more(toy):
     leave(toy.plan().runs[1], state="finished", step=4, steps=4)
     longer = toy.plan(["evaluate.protocols.fixed_target.multiples=[0.25,1,2]"])

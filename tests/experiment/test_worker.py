@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_a_job_that_gets_no_further_is_put_aside(asked, monkeypatch):
         return str(raised.value)
 
     assert {start(job) for job in [*6 * [""], *4 * ["7"], *4 * ["8"]]} == {"saved at step 2"}
-    assert start("8") == "was stopped 5 times in a row at step 2; give it more time (executor.minutes)"
+    assert start("8") == "came no further in 5 starts: saved at step 2; give it more time (executor.minutes)"
     assert (rope.folder.state(), rope.folder.attempts()[-1].state) == ("failed", "interrupted")
 
 
@@ -160,6 +161,35 @@ def test_a_second_writer_is_kept_out(asked):
     with locked(rope.folder.path), pytest.raises(Locked, match=f"process {os.getpid()}"):
         worker.execute(rope.folder.path, patience=0.2)
     assert not rope.folder.status()
+
+
+def test_an_evaluation_that_fails_leaves_the_results_there_are(asked, monkeypatch):
+    rope = asked().runs[1]
+    worker.execute(rope.folder.path)
+    more = asked("evaluate.protocols.fixed_target.multiples=[0.25,1]").runs[1]
+
+    def fail(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr("jaxgpt.evaluate.measure.evaluate", fail)
+    with pytest.raises(RuntimeError):
+        worker.execute(more.folder.path)
+    assert (more.state(), rope.state()) == ("failed", "finished")
+    assert more.folder.quarantined().message == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
+
+
+def test_a_run_that_is_told_to_stop_while_it_evaluates_goes_on_there(asked, monkeypatch, capsys):
+    rope = asked().runs[1]
+    worker.execute(rope.folder.path)
+    more = asked("evaluate.protocols.fixed_target.multiples=[0.25,1]").runs[1]
+    monkeypatch.setattr("jaxgpt.evaluate.measure.evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert worker.main([str(more.folder.path)]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.endswith("stopped; run again to go on\n")
+    assert (more.state(), more.folder.attempts()[-1].state) == ("trained", "interrupted")
 
 
 def test_what_has_failed_under_another_launcher_is_not_tried_again(asked, monkeypatch):

@@ -101,13 +101,30 @@ class ExecutorConfig:
         """The same with at most so many runs at a time."""
         raise TypeError(f"{type(self).__qualname__} must define at_a_time()")
 
-    def jobs(self, directory: Path) -> Mapping[str, Job]:
+    @classmethod
+    def jobs(cls, directory: Path) -> Mapping[str, Job]:
         """What the scheduler has of the tasks started from `directory`, by name; nothing where there is no scheduler or
-        it does not answer."""
+        it does not answer. To be quick where it was never used from there."""
         return {}
 
-    def cancel(self, directory: Path, names: Collection[str]) -> None:
+    @classmethod
+    def cancel(cls, directory: Path, names: Collection[str]) -> None:
         """Have the scheduler forget these tasks, and end those that run."""
+
+
+def jobs_of(directory: Path) -> dict[str, Job]:
+    """What any scheduler has of the tasks started from `directory`, by name: what was started last may not be all."""
+    return {name: job for kind in _kinds() for name, job in kind.jobs(directory).items()}
+
+
+def cancel_jobs(directory: Path, names: Collection[str]) -> None:
+    """Have every scheduler forget these tasks, and end those that run."""
+    for kind in _kinds():
+        kind.cancel(directory, names)
+
+
+def _kinds() -> Collection[type[ExecutorConfig]]:
+    return kinds(ExecutorConfig).values()
 
 
 def load_executor(name: str, configs: Path, pairs: Sequence[tuple[str, Any]] = ()) -> ExecutorConfig:

@@ -147,7 +147,13 @@ class Pool(Executor):
                     on_event(Event("tick"))
                     if running or not queue.exhausted:
                         time.sleep(self.interval)
-            finally:
+            finally:  # something failed here: what the tasks have done shall not be lost with it
+                _tell(running, "")
+                until = time.monotonic() + self.grace
+                while (
+                    any(one.process.poll() is None for one in running) and time.monotonic() < until and self.stops < 2
+                ):
+                    time.sleep(self.interval)
                 _send(running, signal.SIGKILL)
                 for one in running:
                     one.process.wait()

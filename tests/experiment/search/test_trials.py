@@ -19,7 +19,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from jaxgpt.errors import DataError
+from jaxgpt.errors import DataError, UserError
 from jaxgpt.experiment import cli, engine
 from jaxgpt.experiment.plan import make_plan
 from jaxgpt.experiment.search import Choice, Float, Int, Median, Search
@@ -57,7 +57,7 @@ if rule == "diverge" and rate > 0.05:
     put("status.json", {"state": "failed", "message": "the loss is nan", "diverged": True})
     put("failed.json", {"message": "the loss is nan"})
     sys.exit(1)
-if rule == "fail" and rate > 0.05: sys.exit("about to fail")
+if rule == "always" or (rule == "fail" and rate > 0.05): sys.exit("about to fail")
 if rule == "wait": time.sleep(60)
 with open(folder + "/metrics.jsonl", "a") as file:
     for step in range(1, 11):
@@ -435,6 +435,63 @@ def test_a_filter_restricts_a_search_to_the_variants_that_it_needs(toy, where, s
     work = make_work(experiment, planned, (), None, Wanted(True), parse_where(where))
     assert work.searched is not None
     assert [one.arm.name for one in work.searched.subjects] == searched
+
+
+@pytest.fixture
+def searching(toy, monkeypatch, capsys):
+    """`call(verb, ...)` on the toy with a search of two trials, by the worker that only pretends: exit code, output."""
+    file = toy.experiments / "toy.py"
+    file.write_text(file.read_text() + SEARCH.replace("1e-1, log=True), 3", "1e-1, log=True), 2"))
+    scale = toy.configs / "scale" / "small.yaml"
+    scale.write_text(scale.read_text() + "tune: false\n")
+
+    def call(*arguments, rule="none"):
+        monkeypatch.setattr(engine.execute, "__defaults__", (command(rule),))
+        options = ["--exp", "toy", "--runs-dir", str(toy.runs)]
+        code = cli.main([*arguments, *options], toy.experiments, toy.configs)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def test_what_a_search_started_last_is_retried(searching):
+    code, said = searching("search", "--scale", "small", "--trials", "3", rule="always")
+    assert (code, "no trial of rope has a loss (3 failed)" in said) == (1, True)
+    code, said = searching("retry")
+    assert said.count("is started once more") == 3
+    assert code == 0
+    assert "3 finished" in searching("status")[1]
+
+
+def test_failed_trials_are_told_where_they_could_not_be_put_aside(searching, monkeypatch):
+    def full(folder, message):
+        raise UserError("No space left on device")
+
+    monkeypatch.setattr("jaxgpt.experiment.store.RunFolder.quarantine", full)
+    code, said = searching("search", "--scale", "small", rule="always")
+    assert code == 1
+    assert "failed: exit code 1" in said
+
+
+def test_cancel_with_a_filter_means_its_trials_too(searching, monkeypatch):
+    ready, cancelled = Pool.run, []
+
+    def run(pool, tasks, on_event, look, more):
+        def then(room):
+            found = more(room)
+            if found and not cancelled:
+                cancelled.append(cli_cancel())
+            return found
+
+        return ready(pool, tasks, on_event, look, then)
+
+    def cli_cancel():
+        return searching("cancel", "--scale", "small", "--search", "--where", "variant=rope")[1]
+
+    monkeypatch.setattr(Pool, "run", run)
+    code, _ = searching("search", "--scale", "small", "--where", "variant=rope", "--workers", "1")
+    assert (code, "1 are not started" in cancelled[0]) == (130, True)
 
 
 def test_a_real_search_killed_and_gone_on_with_ends_in_a_comparison(toy, real):
