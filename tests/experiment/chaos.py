@@ -26,7 +26,8 @@ def mishaps(root, runs, arguments, seed):
             if launcher is not None and finished(runs):
                 break
             launcher = start(root, runs, "run", *arguments)
-            time.sleep(4)  # to plan
+            while not workers(runs) and launcher.poll() is None:  # it plans
+                time.sleep(0.1)
         time.sleep(chance.uniform(0.5, 3))
         what = chance.choice([name for name in done if done[name] < EACH])
         if what == "worker" and (pids := workers(runs)):
@@ -69,11 +70,11 @@ def main(root, runs, seed, *arguments):
     Path(runs).mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "disk", runs], check=True)
     done = mishaps(root, runs, arguments, int(seed))
-    codes = [call(root, runs, "run", *arguments)[0]]
+    codes = [call(root, runs, "run", *arguments, timeout=600)[0]]
     after = states(runs)
     while codes[-1] != 0 and len(codes) < 4:
-        codes.append(call(root, runs, "retry", *arguments)[0])
-    code, output = call(root, runs, *arguments)
+        codes.append(call(root, runs, "retry", *arguments, timeout=600)[0])
+    code, output = call(root, runs, *arguments, timeout=600)
     results = Path(runs, "toy", "report", "results.csv").read_text()
     attempts = {path.parent.name: path.read_text() for path in Path(runs).glob("toy/*/attempts.jsonl")}
     found = {"done": done, "codes": [*codes, code], "after": after, "results": results, "attempts": attempts}

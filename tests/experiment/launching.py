@@ -72,7 +72,7 @@ def kill(*pids):
 def settle(launcher, runs):
     """A killed launcher leaves no worker behind: within seconds the last one is gone and has let go of its folder."""
     launcher.wait()
-    until = time.monotonic() + 10
-    while workers(runs) or any(is_locked(path) for path in (Path(runs) / "toy").iterdir() if path.is_dir()):
+    until = time.monotonic() + 30
+    while workers(runs) or any(is_locked(path) for path in Path(runs).glob("toy/*") if path.is_dir()):
         assert time.monotonic() < until, "an orphan lives on"
         time.sleep(0.02)

@@ -12,7 +12,7 @@ import pytest
 from tests.experiment.launching import call, start
 from tests.needs import is_missing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LONG = ("--set", "train.steps=60", "train.checkpoint_every=10", "train.log_every=5", "train.validate_every=20")
 ROOT = Path(__file__).resolve().parents[2]
