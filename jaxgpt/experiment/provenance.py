@@ -34,7 +34,14 @@ def differences(plan: Plan) -> list[str]:
 
 
 def made_with(environment: Mapping[str, Any]) -> dict[str, str]:
-    """What of a run's environment.json its numbers depend on, by name."""
+    """What of a run's environment.json its numbers depend on, by name: all of it, where it went on with something else
+    than it began with."""
+    parts = [_made_with(one) for one in (*environment.get("earlier", ()), environment)]
+    values = {key: dict.fromkeys(part.get(key, "none") for part in parts) for part in parts for key in part}
+    return {key: ", then ".join(found) for key, found in values.items()}
+
+
+def _made_with(environment: Mapping[str, Any]) -> dict[str, str]:
     made = {key: str(environment[key]) for key in KEYS if environment.get(key) is not None}
     if "digest" in environment.get("code", {}):
         made["code"] = environment["code"]["digest"]

@@ -95,8 +95,8 @@ def train_together(path: Path) -> bool:
     which evaluates. Raises as `execute` does."""
     folder = RunFolder(path)
     request = folder.request()
-    trained = request.get("kind") != "model" or folder.is_trained()
-    threads = request["config"]["threads"] if "threads" in request.get("config", {}) else 1
+    trains = request.get("kind") == "model"
+    threads = request["config"]["threads"] if trains else 1
     os.environ.update(thread_environment(threads))  # before JAX starts its thread pool
 
     import jax
@@ -105,11 +105,14 @@ def train_together(path: Path) -> bool:
     from jaxgpt.train.environment import prepare_jax
     from jaxgpt.train.loop import train
     from jaxgpt.train.run import RunConfig
+    from jaxgpt.train.start import has_last_step
 
-    config = None if trained else decode(RunConfig, request["config"])
+    config = decode(RunConfig, request["config"]) if trains else None
     prepare_jax(threads, config is not None and config.train.deterministic)
     join()
     first = is_first()
+    if config is not None and folder.is_trained() and has_last_step(path, config):
+        config = None
     if config is not None and first:
         with locked(path, wait=PATIENCE), _attempt(folder):
             train(config, path)
@@ -128,10 +131,10 @@ def _model(folder: RunFolder, request: dict[str, Any]) -> None:
     from jaxgpt.train.environment import prepare_jax
     from jaxgpt.train.loop import train
     from jaxgpt.train.run import RunConfig
-    from jaxgpt.train.start import load_model
+    from jaxgpt.train.start import has_last_step, load_model
 
     config = decode(RunConfig, request["config"])
-    if folder.is_trained():
+    if folder.is_trained() and has_last_step(folder.path, config):
         prepare_jax(config.threads, config.train.deterministic)
     else:
         train(config, folder.path)

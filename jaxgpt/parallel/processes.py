@@ -48,9 +48,14 @@ def meet(place: str) -> None:
         multihost_utils.sync_global_devices(place)
 
 
+OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+"""Statuses of this process's own faults, such as too little memory."""
+
+
 def lost(error: Exception) -> bool:
     """Whether an error says that another process is gone: what the runtime raises then begins with a status."""
-    return jax.distributed.is_initialized() and re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
+    status = re.match(r"([A-Z]+(_[A-Z]+)*): ", str(error))
+    return jax.distributed.is_initialized() and status is not None and status[1] not in OWN
 
 
 def leave(code: int) -> None:

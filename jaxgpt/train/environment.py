@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,7 @@ from jax._src import xla_bridge
 
 from jaxgpt.data.cache import cache_directory
 from jaxgpt.errors import ConfigError
+from jaxgpt.files import write_json
 
 PACKAGES = ("jaxgpt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
 
@@ -85,6 +87,19 @@ def describe_environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "device_kind": ", ".join(sorted({device.device_kind for device in jax.devices()})),
     }
+
+
+def record_environment(directory: Path) -> None:
+    """Replace the run's `environment.json`. Where an earlier process trained it with something else, that stands below
+    `earlier`, oldest first. Raises UserError where it cannot be written."""
+    path, found = directory / "environment.json", describe_environment()
+    earlier: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # none, or nothing that can be read
+        before = json.loads(path.read_bytes())
+        earlier = list(before.pop("earlier", []))
+        if before != found and before not in earlier:
+            earlier.append(before)
+    write_json(path, {**found, "earlier": earlier} if earlier else found)
 
 
 ROOMS = ("ops", "nn", "models", "data", "parallel", "train", "evaluate")

@@ -127,17 +127,16 @@ def forecast(config: RunConfig, target: Target) -> Forecast:
 
 
 def _mesh(config: RunConfig, count: int) -> MeshConfig:
-    if config.train.compile == "pmap":
-        return MeshConfig(data=count)
     if config.train.mesh is not None:
         return config.train.mesh
+    copies = config.train.compile == "pmap"
     rows = config.train.batch_size // config.train.accumulation
     if rows % count:
         raise ConfigError(
             f"train.mesh: not given, and {count} devices cannot share {rows} rows (batch_size / accumulation) evenly; "
-            "give a mesh, or another batch size"
+            f"give {'' if copies else 'a mesh, or '}another batch size"
         )
-    return MeshConfig(fsdp=count)
+    return MeshConfig(data=count) if copies else MeshConfig(fsdp=count)
 
 
 def _batch(config: RunConfig, devices: OnMesh) -> Batch:

@@ -18,19 +18,18 @@ from jaxgpt.data.dataset import Dataset
 from jaxgpt.data.pipeline import pipeline_identity, require_same_pipeline
 from jaxgpt.data.tokenizers.base import load_tokenizer, require_same_tokenizer
 from jaxgpt.errors import CheckpointError, Interrupted, PeerLost, TrainingError, UserError, first_line
-from jaxgpt.files import write_json
 from jaxgpt.parallel.hardware import peak_flops
 from jaxgpt.parallel.processes import Question, is_first, lost, meet
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.devices import devices_of
-from jaxgpt.train.environment import describe_environment, prepare_jax
+from jaxgpt.train.environment import prepare_jax, record_environment
 from jaxgpt.train.functions import functions_of
 from jaxgpt.train.meter import Meter
 from jaxgpt.train.profiler import Profiler
 from jaxgpt.train.record import Recorder, TrainingProgress, write_status
 from jaxgpt.train.run import RunConfig, open_folder
 from jaxgpt.train.start import fresh_model, starting_model
-from jaxgpt.train.step import TrainState, loss_sum
+from jaxgpt.train.step import TrainState, loss_sum_in_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +59,11 @@ def train(config: RunConfig, directory: str | Path) -> TrainResult:
         dataset = config.data.prepare()
         if is_first():
             keep_tokenizer(directory, dataset)
-            write_json(directory / "environment.json", describe_environment())
         meet("the run folder is there")
         if not config.train.steps:  # weights that are given and stay as they are
             model = _given(config, dataset, directory)
+            if is_first():
+                record_environment(directory)
             write_status(directory, "trained", 0, 0)
             return TrainResult(model, 0, None, None)
         loop = _Loop(config, directory, dataset)
@@ -120,11 +120,14 @@ class _Loop:
         like = jax.eval_shape(self.init)
         self.train_step = self.devices.step(functions.step, like)
         self.watch = self.devices.watch(functions.watch, like)
-        self.validation_sum = self.devices.function(lambda model, batch: loss_sum(model, batch, packed=False))
+        self.validation_sum = self.devices.function(
+            lambda model, batch: loss_sum_in_parts(model, batch, train.accumulation)
+        )
         self.identity = pipeline_identity(
             dataset.fingerprint, train.batch_size, dataset.sequence_length, config.seed, dataset.packing
         )
         self.iterator = dataset.batches(train.batch_size, config.seed, self.devices.rows)
+        dataset.validation_batches(train.batch_size, 1)  # what is too short for one is told now, not after hours
         self.checkpoints = Checkpoints(directory / "checkpoints", train.keep_checkpoints, train.keep_best)
         self.profiler = Profiler(directory / "profile", train.profile_steps if is_first() else None)
 
@@ -153,10 +156,9 @@ class _Loop:
 
     def _evaluated(self, state: TrainState) -> Any:
         """The model that is validated, and evaluated later: an average of those that were trained, if there is one."""
-        state = self.devices.whole(state)
         if self.config.train.optimizer.averages:
-            return self.averaged(state)
-        return state.model if state.average is None else state.average
+            return self.averaged(self.devices.whole(state))
+        return self.devices.whole(state.model if state.average is None else state.average)
 
     def _as_saved(self, state: TrainState) -> TrainState:
         """As a checkpoint holds it: with the average, which an optimizer of its own only implies."""
@@ -170,6 +172,8 @@ class _Loop:
         if self.done >= train.steps:
             write_status(self.directory, "trained", self.done, train.steps)
             return TrainResult(self._evaluated(state), self.done, None, None)
+        if is_first():
+            record_environment(self.directory)
         recorder = Recorder(
             self.directory,
             steps=train.steps,

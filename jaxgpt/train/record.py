@@ -36,14 +36,18 @@ class Lines:
         if not self._path.exists():
             return
         kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise self._failed(error) from None
+        for line in lines:
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # a line cut short by a crash is the last one
+                written = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError):  # a line that a crash cut short, or made anything of, is the last
                 break
-            if line.endswith("\n") and entry["step"] <= step:
+            if line.endswith(b"\n") and written <= step:
                 kept.append(line)
-        write_atomic(self._path, "".join(kept))
+        write_atomic(self._path, b"".join(kept))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         line = (json.dumps(entry) + "\n").encode()

@@ -54,7 +54,8 @@ class TrainConfig:
     groups: tuple[GroupConfig, ...] = added_later(())  # parameters with settings of their own
     ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
     mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise (see there)
-    compile: Literal["jit", "pmap"] = unhashed("jit")  # pmap: copies of the model on all devices, and no mesh
+    # pmap: copies of the model on all devices, and no mesh. Each draws its own dropout, and routes its own tokens.
+    compile: Literal["jit", "pmap"] = added_later("jit")
     deterministic: bool = unhashed(False)  # on a GPU, kernels that sum in one order; a CPU and a TPU have no others
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
@@ -194,6 +195,11 @@ def open_folder(directory: Path, config: RunConfig) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not saved.exists():
+            if any((directory / "checkpoints").glob("[0-9]*")):
+                raise CheckpointError(
+                    f"{directory}: has checkpoints and no config.yaml that says of what; put it back, choose another "
+                    "folder with --run-dir, or remove this one"
+                )
             write_atomic(saved, write_yaml(encode(config)))
     except OSError as error:
         raise UserError(

@@ -4,6 +4,7 @@ model they begin with, and the model of any run."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,17 @@ def load_model(
     return unflatten(like, {name: jnp.asarray(array) for name, array in arrays.items()}), tokenizer
 
 
+def has_last_step(directory: Path, config: RunConfig) -> bool:
+    """Whether the weights of a run's last step are there, as far as the names of its checkpoints say."""
+    if not config.train.steps:
+        return True
+    checkpoints = Checkpoints(directory / "checkpoints", writes=False)
+    try:
+        return checkpoints.latest() == config.train.steps
+    finally:
+        checkpoints.close()
+
+
 def starting_model(start: StartConfig, model: M, tokenizer: Tokenizer, directory: Path) -> M:
     """`model`, freshly drawn, with the weights that `start` names. What was done to each parameter is printed on
     standard error and kept in `directory/surgery.json`.
@@ -195,6 +207,19 @@ def _weights(
     checkpoints = Checkpoints(directory / "checkpoints", writes=False)
     try:
         step = checkpoints.find(checkpoint)
+        if checkpoint == "last" and step < config.train.steps and _says_trained(directory):
+            raise CheckpointError(
+                f"{directory}: was trained to step {config.train.steps}, whose checkpoint is gone; run it again to "
+                f"go on from step {step}, or ask for that one"
+            )
         return checkpoints.arrays("average", "model", step=step), step
     finally:
         checkpoints.close()
+
+
+def _says_trained(directory: Path) -> bool:
+    """Whether the run's record says that it came to its end."""
+    try:
+        return json.loads((directory / "status.json").read_bytes())["state"] in ("trained", "finished")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

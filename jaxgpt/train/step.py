@@ -61,6 +61,19 @@ def loss_sum(model: Any, batch: Batch, packed: bool, key: Array | None = None) -
     return _loss_and_statistics(model, batch, packed, key)[0]
 
 
+def loss_sum_in_parts(model: Any, batch: Batch, parts: int) -> Array:
+    """`loss_sum` of rows that are a document each, so many parts of a batch one after the other: it needs no more
+    memory than a train step with that `accumulation`."""
+    if parts == 1:
+        return loss_sum(model, batch, packed=False)
+    return jax.lax.map(lambda rows: loss_sum(model, rows, packed=False), _cut(batch, parts)).sum()
+
+
+def _cut(batch: Batch, parts: int) -> dict[str, Array]:
+    """A batch [B, ...] in parts [parts, B / parts, ...], the rows of each on all devices that have rows."""
+    return {name: constrain(x.reshape(parts, -1, *x.shape[1:]), None, "row", "time") for name, x in batch.items()}
+
+
 def _loss_and_statistics(model: Any, batch: Batch, packed: bool, key: Array | None) -> tuple[Array, dict[str, Array]]:
     positions = Positions.packed(batch["segment"]) if packed else None
     x_BTD, _, aux = model.hidden(batch["inputs"], positions, key=key)
@@ -106,9 +119,7 @@ def make_train_step(
         return sums, gradients
 
     def accumulated(model: Any, batch: Batch, key: Array) -> Any:
-        parts = jax.tree.map(
-            lambda x: constrain(x.reshape(accumulation, -1, *x.shape[1:]), None, "row", "time"), dict(batch)
-        )
+        parts = _cut(batch, accumulation)
 
         def add(total, part):
             number, rows = part

@@ -30,6 +30,17 @@ def test_equal_runs_need_no_word(toy):
     assert differences(plan) == []
 
 
+def test_a_run_that_went_on_with_something_else_says_both(toy):
+    plan = toy.plan()
+    for run in plan.runs[1:]:
+        leave(run)
+    half = {**ENVIRONMENT, "packages": {"jax": "0.9", "numpy": "2.0"}}
+    leave(plan.runs[4], earlier=[half])
+    [sentence] = differences(plan)
+    assert sentence.startswith("the runs differ in jax: 0.10.2 (")
+    assert f"0.9, then 0.10.2 ({plan.runs[4].name})" in sentence
+
+
 def test_what_differs_is_named_with_the_runs(toy):
     plan = toy.plan()
     for run in plan.runs[1:4]:

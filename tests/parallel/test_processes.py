@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxgpt.errors import ConfigError
+from jaxgpt.parallel import processes
 from jaxgpt.parallel.processes import VARIABLES, Question, is_first, join, meet
 from jaxgpt.train.__main__ import main
 from jaxgpt.train.checkpoint import Checkpoints
@@ -183,3 +185,18 @@ def test_processes_without_a_mesh_are_refused(settings, tmp_path, monkeypatch, c
     monkeypatch.setattr("jaxgpt.parallel.processes.join", lambda patience: None)
     assert main(["--processes", "--run-dir", str(tmp_path / "run"), "--set", *settings]) == 2
     assert "train.mesh: several processes need one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        ("UNAVAILABLE: the coordination service lost task 1", True),
+        ("DEADLINE_EXCEEDED: Barrier timed out", True),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.", False),
+        ("INVALID_ARGUMENT: a shape", False),
+        ("a fault of our own", False),
+    ],
+)
+def test_which_errors_say_that_another_process_is_gone(monkeypatch, words, gone):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert processes.lost(RuntimeError(words)) is gone

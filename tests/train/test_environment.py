@@ -113,6 +113,20 @@ def test_description_of_what_numbers_depend_on():
     assert found["devices"]
 
 
+def test_what_a_run_was_trained_with_before_is_kept(tmp_path, monkeypatch):
+    def record(**found):
+        monkeypatch.setattr(environment, "describe_environment", lambda: found)
+        environment.record_environment(tmp_path)
+        return json.loads((tmp_path / "environment.json").read_text())
+
+    assert record(jax="1") == record(jax="1") == {"jax": "1"}
+    assert record(jax="2") == {"jax": "2", "earlier": [{"jax": "1"}]}
+    assert record(jax="1") == {"jax": "1", "earlier": [{"jax": "1"}, {"jax": "2"}]}
+    assert record(jax="1") == {"jax": "1", "earlier": [{"jax": "1"}, {"jax": "2"}]}
+    (tmp_path / "environment.json").write_text("[")
+    assert record(jax="3") == {"jax": "3"}
+
+
 def test_a_processor_that_does_not_say_its_name(monkeypatch):
     def refuse(self):
         raise OSError

@@ -75,6 +75,12 @@ def made_up(**changes):
     return Forecast(**{**shared, "model_flops": 1e12, "traffic": sent, "least": 2e9, **changes})
 
 
+def test_copies_share_rows_too():
+    eight = Target("here", 8 * jax.devices()[:1], SLOW)
+    with pytest.raises(ConfigError, match=r"8 devices cannot share 12 rows .*; give another batch size"):
+        forecast(config("train.compile=pmap", "train.batch_size=12"), eight)
+
+
 def test_the_slowest_part_is_the_time_of_a_step():
     found = made_up()
     assert found.seconds == {"compute": 2.0, "memory": 1.0, "network": 0.3}

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgpt.config import decode
+from jaxgpt.config import decode, encode, write_yaml
+from jaxgpt.data.sources.text import TextDataset
 from jaxgpt.data.tokenizers.base import TokenizerConfig, load_tokenizer
 from jaxgpt.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError, UserError
 from jaxgpt.nn.position.rope_scaling import LinearConfig
@@ -21,7 +22,7 @@ from jaxgpt.train import functions, loop
 from jaxgpt.train.checkpoint import Checkpoints
 from jaxgpt.train.loop import interruptible, train
 from jaxgpt.train.record import Recorder
-from jaxgpt.train.start import load_model
+from jaxgpt.train.start import has_last_step, load_model
 
 
 def newest(directory):
@@ -279,9 +280,37 @@ def test_other_data_in_the_folder_is_refused(tiny, tmp_path, corpus):
 def test_a_checkpoint_of_another_configuration_is_refused(finished, tiny, tmp_path):
     """Copied by hand, say: its schedule and model are another run's."""
     _, directory, _ = finished
+    other = tiny("train.steps=20")
     shutil.copytree(directory / "checkpoints", tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"has checkpoints and no config\.yaml that says of what"):
+        train(other, tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text(write_yaml(encode(other)))
     with pytest.raises(CheckpointError, match=r"was saved by a run of another configuration"):
-        train(tiny("train.steps=20"), tmp_path / "run")
+        train(other, tmp_path / "run")
+
+
+def test_a_trained_run_without_its_last_step_is_not_taken_for_whole(finished, tmp_path):
+    config, directory, result = finished
+    run = tmp_path / "run"
+    shutil.copytree(directory, run)
+    assert has_last_step(run, config)
+    shutil.rmtree(run / "checkpoints" / "9")
+    assert not has_last_step(run, config)
+    with pytest.raises(CheckpointError, match=r"was trained to step 9, whose checkpoint is gone; .* go on from step 8"):
+        load_model(run)
+    assert load_model(run, checkpoint=8)
+    assert train(config, run).loss == result.loss
+    assert has_last_step(run, config)
+
+
+def test_validation_text_that_is_too_short_is_told_before_training(tiny, tmp_path, monkeypatch):
+    def too_short(dataset, batch_size, wanted):
+        raise DataError("validation has 3 tokens")
+
+    monkeypatch.setattr(TextDataset, "validation_batches", too_short)
+    with pytest.raises(DataError, match="validation has 3 tokens"):
+        train(tiny(), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tiny, tmp_path):

@@ -46,13 +46,15 @@ def test_metrics_are_lines_on_disk_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tail", ["", '{"step": 4, "lo', '{"step": 4, "loss": 1}', "\n"], ids=["whole", "cut", "no end", "blank"]
+    "tail",
+    ["", '{"step": 4, "lo', '{"step": 4, "loss": 1}', "\n", "\0\udcff\n", "null\n", "{}\n"],
+    ids=["whole", "cut", "no end", "blank", "no text", "nothing", "no step"],
 )
 def test_a_resume_drops_what_lies_past_it(tmp_path, tail):
     kept = [{"step": step, "loss": 1.0} for step in (1, 2, 2, 3)]
     later = [{"step": 5, "loss": 1.0}, {"step": 6, "loss": 1.0}]
     text = "".join(json.dumps(entry) + "\n" for entry in kept + later)
-    (tmp_path / "metrics.jsonl").write_text(text + tail)
+    (tmp_path / "metrics.jsonl").write_bytes((text + tail).encode(errors="surrogateescape"))
     recorder = open_recorder(tmp_path, start=4)
     recorder.metrics(step=5, loss=9.0)
     recorder.close()

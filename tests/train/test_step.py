@@ -15,7 +15,7 @@ import pytest
 
 from jaxgpt.models.decoder import DecoderConfig
 from jaxgpt.nn.position.base import Positions
-from jaxgpt.train.step import init_state, loss_sum, make_train_step
+from jaxgpt.train.step import init_state, loss_sum, loss_sum_in_parts, make_train_step
 
 B, T, V = 4, 8, 32
 CONFIG = DecoderConfig(vocab_size=V, train_length=T, num_layers=1, num_heads=2, width=16, layers="scan", init_std=0.3)
@@ -87,6 +87,13 @@ def test_parts_of_a_batch_equal_the_whole(state, parts, weights):
     for name in ("loss", "gradient_norm"):
         assert float(metrics[name]) == pytest.approx(float(wanted[name]), rel=1e-5)
     chex.assert_trees_all_close(summed.model, whole.model, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_loss_in_parts_is_that_of_the_whole(state, parts):
+    rows = batch()
+    expected = loss_sum(state.model, rows, packed=False)
+    np.testing.assert_allclose(loss_sum_in_parts(state.model, rows, parts), expected, rtol=1e-6)
 
 
 def test_packed_loss_is_that_of_the_documents_apart(state):
