@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0":
         jax.jit(lambda x: x + 1)(0)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(trylast=True)  # of those that are left
+def pytest_collection_modifyitems(items):
+    """Files that may take longest come first (`--no-loadscope-reorder` keeps it so), or at the end one process would
+    work alone."""
+    most = Counter()
+    for item in items:
+        bound = item.get_closest_marker("timeout")
+        most[item.path] += bound.args[0] if bound else 300
+    items.sort(key=lambda item: -most[item.path])
 
 
 MOST_MAPS = 20_000
