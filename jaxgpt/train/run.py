@@ -54,8 +54,9 @@ class TrainConfig:
     groups: tuple[GroupConfig, ...] = added_later(())  # parameters with settings of their own
     ema: float | None = added_later(None)  # decay of a moving average of the weights, which is what is evaluated
     mesh: MeshConfig | None = unhashed(None)  # devices in a grid; None: one device. Rounds sums otherwise (see there)
-    # pmap: copies of the model on all devices, and no mesh. Each draws its own dropout, and routes its own tokens.
-    compile: Literal["jit", "pmap"] = added_later("jit")
+    # pmap: copies of the model on all devices, and no mesh. The same run, but for dropout and what experts do with a
+    # batch (capacity, choice, their losses): these are drawn and done copy by copy.
+    compile: Literal["jit", "pmap"] = unhashed("jit")
     deterministic: bool = unhashed(False)  # on a GPU, kernels that sum in one order; a CPU and a TPU have no others
     log_every: int = unhashed(20)  # steps between lines of metrics.jsonl
     validate_every: int = unhashed(200)  # steps between validation losses
