@@ -12,7 +12,7 @@ import pytest
 
 from jaxgpt.train.checkpoint import Checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 KILLS = 50
 
 
