@@ -35,13 +35,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.hookimpl(trylast=True)  # of those that are left
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Files that may take longest come first (`--no-loadscope-reorder` keeps it so), or at the end one process would
     work alone."""
-    most = Counter()
+    most, usual = Counter(), float(config.getini("timeout"))
     for item in items:
         bound = item.get_closest_marker("timeout")
-        most[item.path] += bound.args[0] if bound else 300
+        most[item.path] += bound.args[0] if bound else usual
     items.sort(key=lambda item: -most[item.path])
 
 
