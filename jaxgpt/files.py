@@ -1,7 +1,8 @@
-"""Writing files whole or not at all, whenever a writer dies."""
+"""Writing files whole or not at all, whenever a writer dies; and how long their names may be."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -37,3 +38,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file. NaN, which JSON does not have, is a ValueError."""
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+LONGEST = 100
+"""Characters of a name: with seed and hash it names a folder."""
+
+
+def short_name(name: str, whole: str) -> str:
+    """A name that a folder can have: one too long for that ends in a digest of `whole`, what it was made from."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

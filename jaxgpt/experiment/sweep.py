@@ -17,7 +17,6 @@ Seeds are an axis that every sweep has: the scale or `--seeds` says how many, al
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import random
@@ -28,6 +27,7 @@ from typing import Any
 from jaxgpt.config import override
 from jaxgpt.errors import ConfigError
 from jaxgpt.experiment.spec import Variant
+from jaxgpt.files import short_name
 
 Overrides = Mapping[str, Any]
 Sweep = Callable[[Overrides], list[Overrides]]
@@ -35,7 +35,6 @@ Distribution = Callable[[float], Any]
 """A draw from [0, 1) as a value."""
 
 _ABSENT = object()
-_LONGEST = 100  # characters of a name: with seed and hash it names a folder
 
 
 # ---------------------------------------------------------------------------------------------------------- combinators
@@ -328,10 +327,7 @@ def _label(prefix: str, piece: Sequence[Piece]) -> str:
 def _valid(name: str) -> str:
     """The name with what variants cannot be called replaced; one too long for a folder ends in a digest of it."""
     valid = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name).strip("-") or "base"
-    valid = valid if valid[0].isalnum() else f"v{valid}"
-    if len(valid) <= _LONGEST:
-        return valid
-    return f"{valid[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return short_name(valid if valid[0].isalnum() else f"v{valid}", name)
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from jaxgpt.config import content_hash, encode
+from jaxgpt.config import encode
 from jaxgpt.errors import ConfigError, Interrupted, UserError
 from jaxgpt.experiment import clean as cleaning
 from jaxgpt.experiment import engine
@@ -32,11 +32,9 @@ from jaxgpt.experiment.search.trials import Trials
 from jaxgpt.experiment.spec import Experiment, Tuning
 from jaxgpt.experiment.tuning import Choice, choose, grid_plan, tuned, with_rates
 from jaxgpt.experiment.where import Where, check_exists, select
+from jaxgpt.files import short_name
 from jaxgpt.launch.executor.base import ExecutorConfig, cancel_jobs, jobs_of
 from jaxgpt.lease import locked
-
-LONGEST = 100
-"""Characters of a folder's name."""
 
 # -------------------------------------------------------------------------------------------------- what there is to do
 
@@ -391,7 +389,8 @@ def _report(work: Work, command: str, console: Console, formats: Sequence[str]) 
     from jaxgpt.experiment.report import write_report
 
     directory = work.plan.directory
-    name = "report" if work.where is None else _file_name(f"report-{work.where}")
+    words = "report" if work.where is None else f"report-{work.where}"
+    name = short_name(re.sub(r"[^\w.=<>~|-]+", "_", words), words)
     if work.searched is not None and work.undecided:
         raise UserError(f"{directory}: {work.searched.why_undecided()}")
     if work.undecided:
@@ -400,12 +399,6 @@ def _report(work: Work, command: str, console: Console, formats: Sequence[str]) 
         written = make_report(work.selected, command, work.choices, work.searched)
         index = write_report(written, directory / name, formats)
     print_report(written, index, console)
-
-
-def _file_name(words: str) -> str:
-    """Words as the name of a folder: its end, where they are many, is a hash of them all."""
-    name = re.sub(r"[^\w.=<>~|-]+", "_", words)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{content_hash(words)}"
 
 
 # ------------------------------------------------------------------------------------------------------- status, cancel

@@ -54,7 +54,7 @@ class SlurmConfig(ExecutorConfig):
     """Jobs of a Slurm cluster, in arrays. The folder of the runs must be on a file system that all nodes share.
 
     minutes: time limit of one start of a job. Slurm starts it again then, and the run goes on; one that comes no step
-      further in five starts is put aside.
+      and no evaluation further in five starts is put aside.
     partition, account, qos, constraint: as sbatch names them; the cluster's defaults where not given.
     array_parallelism: tasks of one array at a time. What is submitted later (retries, runs that start from others)
       forms arrays of its own.
