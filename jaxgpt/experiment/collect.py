@@ -196,8 +196,8 @@ def _facts(plan: Plan) -> dict[str, object]:
         facts["arms matched by"] = plan.experiment.match
     for run in plan.runs:
         environment = run.folder.environment()
-        if environment:
-            return facts | {name: _one_line(value) for name, value in environment.items()}
+        if environment:  # what it began with, where it went on with something else, is among the notes
+            return facts | {name: _one_line(value) for name, value in environment.items() if name != "earlier"}
     return facts
 
 

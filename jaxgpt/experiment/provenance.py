@@ -11,6 +11,9 @@ from jaxgpt.experiment.plan import Plan, Run
 KEYS = ("python", "processor", "nproc", "matmul_precision", "device_kind")
 """Entries of environment.json on which numbers depend, beside code, packages, variables and devices."""
 
+THEN = ", then "
+"""Between what a run was trained with and what it went on with."""
+
 FEW = 6
 """Runs that are named one by one; of more, the variants are."""
 
@@ -27,7 +30,7 @@ def differences(plan: Plan) -> list[str]:
         groups: dict[str, list[str]] = {}
         for name, made in known.items():
             groups.setdefault(made.get(key, "none"), []).append(name)
-        if len(groups) > 1:
+        if len(groups) > 1 or any(THEN in value for value in groups):  # a run may differ in itself
             parts = [f"{value} ({_named(plan, names)})" for value, names in groups.items()]
             sentences.append(f"the runs differ in {key}: {', '.join(parts)}; compare them with care")
     return sentences
@@ -38,7 +41,7 @@ def made_with(environment: Mapping[str, Any]) -> dict[str, str]:
     than it began with."""
     parts = [_made_with(one) for one in (*environment.get("earlier", ()), environment)]
     values = {key: dict.fromkeys(part.get(key, "none") for part in parts) for part in parts for key in part}
-    return {key: ", then ".join(found) for key, found in values.items()}
+    return {key: THEN.join(found) for key, found in values.items()}
 
 
 def _made_with(environment: Mapping[str, Any]) -> dict[str, str]:

@@ -42,6 +42,7 @@ def finish(plan, runs=None, value=1.0):
             ]
             (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
             environment = {"python": "3.11", "packages": {"jax": "1", "flax": "2"}, "devices": ["cpu:0", "cpu:1"]}
+            environment["earlier"] = [{**environment, "packages": {"jax": "1", "flax": "1"}}]
             (path / "environment.json").write_text(json.dumps(environment))
 
 
@@ -101,7 +102,10 @@ def test_the_report_has_everything(toy):
     assert report.results.baselines == ("5-gram",)
     assert report.results.train_length == 16
     assert [one.claim for one in report.verdicts] == ["flat"]
-    assert report.notes == [f"{plan.runs[4].name} is not finished: pending"]
+    assert f"{plan.runs[4].name} is not finished: pending" in report.notes
+    [changed] = [note for note in report.notes if "pending" not in note]
+    assert changed.startswith("the runs differ in flax: 1, then 2 (")
+    assert "earlier" not in report.facts
     rope, _, yarn = report.runs
     assert (rope["parameters"], rope["weights"], rope["tokens"], rope["steps"]) == (123, "trained", 128, 4)
     assert (yarn["weights"], yarn["tokens"]) == ("of rope", 0)
